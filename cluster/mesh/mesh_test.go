@@ -1,0 +1,550 @@
+package mesh_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"quorate/cluster/clustertest"
+	"quorate/cluster/mesh"
+	"quorate/fsm/command"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rig is a set of meshes on one network in a bubble.
+type rig struct {
+	t   *testing.T
+	net *clustertest.Network
+}
+
+func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		n := clustertest.NewNetwork(clustertest.Options{Seed: 1})
+		defer n.Close()
+		f(t, &rig{t: t, net: n})
+	})
+}
+
+func idOf(i int) command.NodeID  { return command.NodeID(fmt.Sprintf("server-%d", i)) }
+func ipOf(i int) string          { return fmt.Sprintf("10.0.0.%d", i) }
+func addrOf(i int) string        { return ipOf(i) + ":7946" }
+func inCluster(id string) option { return func(c *mesh.Config) { c.ClusterID = id } }
+
+type option func(*mesh.Config)
+
+// node is a mesh with what it received.
+type node struct {
+	*mesh.Mesh
+	mu     sync.Mutex
+	got    []string
+	events []string
+}
+
+func (n *node) frames() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append([]string(nil), n.got...)
+}
+
+func (n *node) history() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return fmt.Sprint(n.events)
+}
+
+func (n *node) record(event string, id command.NodeID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.events = append(n.events, event+" "+string(id))
+}
+
+// start starts server i on host i.
+func (r *rig) start(i int, options ...option) *node {
+	r.t.Helper()
+	cfg := mesh.Default()
+	cfg.Network, cfg.Listen = r.net.Host(ipOf(i)), addrOf(i)
+	cfg.ServerID, cfg.Name, cfg.Incarnation = idOf(i), fmt.Sprint("n", i), 1
+	cfg.ClusterID = "cluster-x"
+	for _, o := range options {
+		o(&cfg)
+	}
+	m, err := mesh.New(cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n := &node{Mesh: m}
+	for _, kind := range []byte{mesh.KindPublish, mesh.KindMember} {
+		m.Handle(kind, func(from command.NodeID, payload []byte) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.got = append(n.got, fmt.Sprintf("%s %d %s", from, kind, payload))
+		})
+	}
+	m.OnUp(func(id command.NodeID) { n.record("up", id) })
+	m.OnDown(func(id command.NodeID) { n.record("down", id) })
+	m.Start()
+	r.t.Cleanup(func() { _ = m.Close() })
+	return n
+}
+
+func (n *node) knows(ids ...int) *node {
+	for _, i := range ids {
+		n.SetPeer(idOf(i), addrOf(i))
+	}
+	return n
+}
+
+func settle() { time.Sleep(time.Second); synctest.Wait() }
+
+func (n *node) peer(t *testing.T, i int) mesh.Peer {
+	t.Helper()
+	for _, p := range n.Peers() {
+		if p.ID == idOf(i) {
+			return p
+		}
+	}
+	t.Fatalf("no peer %d in %+v", i, n.Peers())
+	return mesh.Peer{}
+}
+
+func TestFramesArriveOnceAndInOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1).knows(2), r.start(2).knows(1)
+		defer a.Close()
+		defer b.Close()
+		if a.Send(idOf(2), mesh.KindPublish, nil) {
+			t.Fatal("sent before the connection was up")
+		}
+		settle()
+		var want []string
+		for i := range 2000 {
+			payload := fmt.Sprint(i, string(bytes.Repeat([]byte{'x'}, i)))
+			want = append(want, "server-1 5 "+payload)
+			if !a.Send(idOf(2), mesh.KindPublish, []byte(payload)) {
+				t.Fatalf("send %d refused", i)
+			}
+		}
+		settle()
+		if got := b.frames(); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("got %d frames of %d", len(got), len(want))
+		}
+		if a.history() != "[up server-2]" || b.history() != "[up server-1]" {
+			t.Fatalf("events %s, %s", a.history(), b.history())
+		}
+	})
+}
+
+func TestALargeFrameArrivesWholeAndATooLargeOneIsNotSent(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1).knows(2), r.start(2)
+		defer a.Close()
+		defer b.Close()
+		settle()
+		large := bytes.Repeat([]byte("0123456789abcdef"), mesh.PayloadBytesMax/16)
+		if !a.Send(idOf(2), mesh.KindPublish, large) {
+			t.Fatal("send of the largest frame refused")
+		}
+		if a.Send(idOf(2), mesh.KindPublish, append(large, 'x')) {
+			t.Fatal("too large a frame was queued")
+		}
+		settle()
+		a.Send(idOf(2), mesh.KindPublish, []byte("after"))
+		settle()
+		got := b.frames()
+		if len(got) != 2 || got[0] != "server-1 5 "+string(large) || got[1] != "server-1 5 after" {
+			t.Fatalf("got %d frames", len(got))
+		}
+	})
+}
+
+func TestACutPeerGoesDownAndComesBackAfterTheHeal(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1).knows(2), r.start(2).knows(1)
+		defer a.Close()
+		defer b.Close()
+		settle()
+		r.net.Cut(ipOf(1), ipOf(2)) // one direction is enough: no probe is answered on either connection
+		time.Sleep(8 * time.Second)
+		if a.peer(t, 2).Up || b.peer(t, 1).Up {
+			t.Fatal("still up 8 s after the cut")
+		}
+		if a.Send(idOf(2), mesh.KindPublish, nil) {
+			t.Fatal("sent to a peer that is down")
+		}
+		time.Sleep(10 * time.Minute)
+		r.net.Heal()
+		time.Sleep(5 * time.Second)
+		if !a.peer(t, 2).Up || !b.peer(t, 1).Up {
+			t.Fatal("not up 5 s after the heal")
+		}
+		if a.history() != "[up server-2 down server-2 up server-2]" {
+			t.Fatalf("events %s", a.history())
+		}
+	})
+}
+
+func TestASlowPeerDoesNotHoldUpOthersAndItsQueueIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.start(1, func(c *mesh.Config) { c.QueueBytesMax = 1 << 20 }).knows(2, 3)
+		slow, quick := r.start(2), r.start(3)
+		release := make(chan struct{})
+		slow.Handle(mesh.KindPublish, func(command.NodeID, []byte) { <-release })
+		defer a.Close()
+		defer slow.Close()
+		defer quick.Close()
+		defer close(release)
+		settle()
+		refused := 0
+		for i := range 4000 {
+			if !a.Send(idOf(2), mesh.KindPublish, make([]byte, 1000)) {
+				refused++
+			}
+			if !a.Send(idOf(3), mesh.KindPublish, []byte("x")) {
+				t.Fatal("the quick peer's frame was refused")
+			}
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		if n := len(quick.frames()); n != 4000 {
+			t.Fatalf("the quick peer got %d frames", n)
+		}
+		p := a.peer(t, 2)
+		if refused == 0 || uint64(refused) != p.Dropped || p.QueuedBytes > 1<<20 {
+			t.Fatalf("refused %d, peer %+v", refused, p)
+		}
+		time.Sleep(20 * time.Second)
+		if a.peer(t, 2).Up {
+			t.Fatal("a peer that takes nothing for 20 s is still up")
+		}
+	})
+}
+
+func TestAWrongClusterIsRefusedOnBothSides(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1).knows(2), r.start(2, inCluster("cluster-y")).knows(1)
+		defer a.Close()
+		defer b.Close()
+		settle()
+		for _, n := range []*node{a, b} {
+			if n.Stats().Refused["cluster"] < 2 {
+				t.Fatalf("refusals %v", n.Stats().Refused)
+			}
+		}
+		if p := a.peer(t, 2); p.Up || p.LastError == "" {
+			t.Fatalf("peer %+v", p)
+		}
+	})
+}
+
+func TestAnotherServerThanTheWantedOneIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1), r.start(2)
+		a.SetPeer("server-gone", addrOf(2)) // a wiped disk came back at the old one's address
+		defer a.Close()
+		defer b.Close()
+		settle()
+		if n := b.Stats().Refused["server"]; n == 0 {
+			t.Fatalf("refusals %v", b.Stats().Refused)
+		}
+		if a.Peers()[0].Up {
+			t.Fatal("connected to another server than wanted")
+		}
+	})
+}
+
+func TestASecondProcessWithTheSameServerIDIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.start(1)
+		twin := r.start(2, func(c *mesh.Config) { c.ServerID = idOf(1); c.ClusterID = "" })
+		twin.SetPeer(idOf(1), addrOf(1)) // ignored: it is its own id
+		twin.SetPeer(idOf(3), addrOf(1))
+		defer a.Close()
+		defer twin.Close()
+		settle()
+		if n := a.Stats().Refused["self"]; n == 0 {
+			t.Fatalf("refusals %v", a.Stats().Refused)
+		}
+	})
+}
+
+func TestAdmitIsAskedOnBothSides(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		suspicious := func(c *mesh.Config) {
+			c.Admit = func(h mesh.Hello) error {
+				if h.Incarnation < 5 {
+					return errors.New("start counter went back")
+				}
+				return nil
+			}
+		}
+		a, b := r.start(1, suspicious).knows(2), r.start(2).knows(1)
+		c := r.start(3, func(c *mesh.Config) { c.Incarnation = 5; c.DurableIndex = func() uint64 { return 42 } }).knows(1)
+		defer a.Close()
+		defer b.Close()
+		defer c.Close()
+		settle()
+		if a.peer(t, 2).Up || b.peer(t, 1).Up || !c.peer(t, 1).Up {
+			t.Fatalf("peers %+v %+v %+v", a.Peers(), b.Peers(), c.Peers())
+		}
+		if a.Stats().Refused["admission"] < 2 {
+			t.Fatalf("refusals %v", a.Stats().Refused)
+		}
+	})
+}
+
+// adopter is a server without a cluster id that adopts what allow admits.
+func adopter(adopted *[]string, allow func(mesh.Hello) error) option {
+	return func(c *mesh.Config) {
+		c.ClusterID = ""
+		c.Adopt = func(h mesh.Hello) error {
+			if err := allow(h); err != nil {
+				return err
+			}
+			*adopted = append(*adopted, h.ClusterID)
+			return nil
+		}
+	}
+}
+
+func anyCluster(mesh.Hello) error { return nil }
+
+func TestAFreshServerAdoptsTheClusterItIsCalledByOrCalls(t *testing.T) {
+	for name, dials := range map[string][2]bool{"called": {true, false}, "calls": {false, true}, "both": {true, true}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				var adopted []string
+				member, fresh := r.start(1), r.start(2, adopter(&adopted, anyCluster))
+				if dials[0] {
+					member.knows(2)
+				}
+				if dials[1] {
+					fresh.knows(1)
+				}
+				defer member.Close()
+				defer fresh.Close()
+				settle()
+				if fmt.Sprint(adopted) != "[cluster-x]" || fresh.ClusterID() != "cluster-x" {
+					t.Fatalf("adopted %v", adopted)
+				}
+				if dials[0] && !member.peer(t, 2).Up || dials[1] && !fresh.peer(t, 1).Up {
+					t.Fatal("not connected")
+				}
+				other := r.start(3, inCluster("cluster-y")).knows(2)
+				defer other.Close()
+				settle()
+				if other.peer(t, 2).Up || len(adopted) != 1 {
+					t.Fatal("a second cluster got in")
+				}
+			})
+		})
+	}
+}
+
+func TestAFreshServerMayRefuseToAdopt(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var adopted []string
+		formedOnly := func(h mesh.Hello) error {
+			if !h.Formed() {
+				return errors.New("not formed yet")
+			}
+			return nil
+		}
+		var mu sync.Mutex
+		index := uint64(1)
+		durable := func(c *mesh.Config) {
+			c.DurableIndex = func() uint64 { mu.Lock(); defer mu.Unlock(); return index }
+		}
+		founder, fresh := r.start(1, durable).knows(2), r.start(2, adopter(&adopted, formedOnly)).knows(1)
+		defer founder.Close()
+		defer fresh.Close()
+		time.Sleep(10 * time.Second)
+		if fresh.ClusterID() != "" || founder.peer(t, 2).Up {
+			t.Fatal("adopted a cluster that never had a leader")
+		}
+		mu.Lock()
+		index = 2
+		mu.Unlock()
+		time.Sleep(3 * time.Second)
+		if fresh.ClusterID() != "cluster-x" || !founder.peer(t, 2).Up || !fresh.peer(t, 1).Up {
+			t.Fatal("did not adopt a formed cluster")
+		}
+	})
+}
+
+func TestOnlyMembershipFramesPassBeforeThereIsACluster(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var adopted []string
+		a, b := r.start(1, inCluster("")).knows(2), r.start(2, adopter(&adopted, anyCluster)).knows(1)
+		defer a.Close()
+		defer b.Close()
+		settle()
+		if a.Send(idOf(2), mesh.KindPublish, []byte("no")) || !a.Send(idOf(2), mesh.KindMember, []byte("yes")) {
+			t.Fatal("wrong frames accepted")
+		}
+		settle()
+		a.SetClusterID("cluster-x")
+		settle()
+		if b.ClusterID() != "cluster-x" || !a.peer(t, 2).Up || !b.peer(t, 1).Up {
+			t.Fatalf("founder's id was not taken over: %q", b.ClusterID())
+		}
+		if !a.Send(idOf(2), mesh.KindPublish, []byte("now")) {
+			t.Fatal("refused inside a cluster")
+		}
+		settle()
+		if got := fmt.Sprint(b.frames()); got != "[server-1 12 yes server-1 5 now]" {
+			t.Fatalf("frames %s", got)
+		}
+	})
+}
+
+func TestAMovedPeerIsFoundAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.start(1)
+		a.SetPeer(idOf(2), "10.0.0.9:7946")
+		defer a.Close()
+		time.Sleep(time.Minute)
+		b := r.start(2)
+		defer b.Close()
+		var heard []string
+		b.OnHello(func(h mesh.Hello) { heard = append(heard, h.Name+" at "+h.Addr) })
+		a.knows(2)
+		time.Sleep(3 * time.Second)
+		if !a.peer(t, 2).Up {
+			t.Fatalf("peer %+v", a.peer(t, 2))
+		}
+		if fmt.Sprint(heard) != "[n1 at 10.0.0.1:7946]" {
+			t.Fatalf("heard %v", heard)
+		}
+		a.RemovePeer(idOf(2))
+		settle()
+		if len(a.Peers()) != 0 || a.Send(idOf(2), mesh.KindPublish, nil) || a.history() != "[up server-2 down server-2]" {
+			t.Fatalf("after removal: %v %s", a.Peers(), a.history())
+		}
+	})
+}
+
+func TestARestartedPeerIsReachedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1).knows(2), r.start(2).knows(1)
+		defer a.Close()
+		settle()
+		for range 3 {
+			r.net.PowerOff(ipOf(2))
+			_ = b.Close()
+			time.Sleep(30 * time.Second)
+			r.net.Restart(ipOf(2))
+			b = r.start(2).knows(1)
+			time.Sleep(4 * time.Second)
+			if !a.peer(t, 2).Up || !b.peer(t, 1).Up {
+				t.Fatal("not connected 4 s after the restart")
+			}
+		}
+		_ = b.Close()
+	})
+}
+
+func TestSilentAndGarbageConnectionsAreClosedAndHarmNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a := r.start(1, func(c *mesh.Config) { c.PendingMax = 10 })
+		defer a.Close()
+		client := r.net.Host("10.0.1.1")
+		var silent []net.Conn
+		for range 15 {
+			c, err := client.Dial(t.Context(), addrOf(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			silent = append(silent, c)
+		}
+		start := time.Now()
+		for _, c := range silent {
+			if n, _ := c.Read(make([]byte, 1)); n != 0 {
+				t.Fatal("answered a silent client")
+			}
+		}
+		if took := time.Since(start); took > 6*time.Second {
+			t.Fatalf("silent clients held for %v", took)
+		}
+		for _, garbage := range []string{"POST / HTTP/1.1\r\n\r\n", "\x16\x03\x01", "M\x01\x00\x05aaaaa", "R\x01\xff\xff", "M\x00\x00\x00", "\x10\x10"} {
+			c, err := client.Dial(t.Context(), addrOf(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = c.Write([]byte(garbage))
+			if n, _ := c.Read(make([]byte, 1)); n != 0 {
+				t.Fatalf("answered %q", garbage)
+			}
+		}
+		refused := a.Stats().Refused
+		if refused["busy"] != 5 || refused["silence"] < 10 || refused["protocol"] < 5 {
+			t.Fatalf("refusals %v", refused)
+		}
+		b := r.start(2).knows(1)
+		defer b.Close()
+		settle()
+		if !b.peer(t, 1).Up {
+			t.Fatal("a good peer was kept out")
+		}
+	})
+}
+
+func TestAFrameOfFourGigabytesEndsTheConnectionOnly(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1), r.start(2).knows(1)
+		defer a.Close()
+		defer b.Close()
+		settle()
+		l, err := r.net.Host(ipOf(3)).Listen(":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		evil, err := mesh.DialForTest(t.Context(), r.net.Host(ipOf(3)), addrOf(1), mesh.Hello{ClusterID: "cluster-x", ServerID: idOf(3), Wanted: idOf(1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = evil.Write(binary.BigEndian.AppendUint32(nil, 0xffffffff))
+		if _, err := evil.Read(make([]byte, 1)); err == nil {
+			t.Fatal("connection survived")
+		}
+		if !b.peer(t, 1).Up {
+			t.Fatal("another peer suffered")
+		}
+	})
+}
+
+func TestGossipStreamsPassThroughWithoutTheirFirstByte(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		a, b := r.start(1), r.start(2)
+		defer a.Close()
+		defer b.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		out, err := b.DialGossip(ctx, addrOf(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := a.Gossip().Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = out.Write([]byte("hi"))
+		buf := make([]byte, 10)
+		if n, err := in.Read(buf); err != nil || string(buf[:n]) != "hi" {
+			t.Fatalf("read %q, %v", buf[:n], err)
+		}
+	})
+}
