@@ -161,7 +161,10 @@ func (m *Mesh) answerHello(c *trackedConn, proto byte) (Hello, *inbound, error) 
 func (m *Mesh) hello(wanted nodeID) Hello {
 	h := Hello{
 		ClusterID: m.ClusterID(), ServerID: m.self, Wanted: wanted,
-		Name: m.cfg.Name, Addr: m.addr, Incarnation: m.cfg.Incarnation,
+		Name: m.cfg.Name, Addr: m.addr,
+	}
+	if m.cfg.Incarnation != nil {
+		h.Incarnation = m.cfg.Incarnation()
 	}
 	if m.cfg.DurableIndex != nil {
 		h.DurableIndex = m.cfg.DurableIndex()

@@ -43,13 +43,13 @@ type Config struct {
 	// Advertise is the address peers reach this node at; empty means the bound one.
 	Advertise string
 
-	// ServerID, Name, Incarnation and ClusterID go into the hello. ClusterID is empty for a server that belongs to no
-	// cluster yet.
-	ServerID    command.NodeID
-	Name        string
-	Incarnation uint64
-	ClusterID   string
+	// ServerID, Name and ClusterID go into the hello. ClusterID is empty for a server that belongs to no cluster yet.
+	ServerID  command.NodeID
+	Name      string
+	ClusterID string
 
+	// Incarnation returns the start counter as it is now; nil means 0. Called once per handshake.
+	Incarnation func() uint64
 	// DurableIndex returns the last log index on disk; nil means 0. Called once per handshake.
 	DurableIndex func() uint64
 	// Adopt is asked before a server without a cluster id takes over the one of hello. It must make the id durable

@@ -74,7 +74,7 @@ func (r *rig) start(i int, options ...option) *node {
 	r.t.Helper()
 	cfg := mesh.Default()
 	cfg.Network, cfg.Listen = r.net.Host(ipOf(i)), addrOf(i)
-	cfg.ServerID, cfg.Name, cfg.Incarnation = idOf(i), fmt.Sprint("n", i), 1
+	cfg.ServerID, cfg.Name, cfg.Incarnation = idOf(i), fmt.Sprint("n", i), func() uint64 { return 1 }
 	cfg.ClusterID = "cluster-x"
 	for _, o := range options {
 		o(&cfg)
@@ -291,7 +291,10 @@ func TestAdmitIsAskedOnBothSides(t *testing.T) {
 			}
 		}
 		a, b := r.start(1, suspicious).knows(2), r.start(2).knows(1)
-		c := r.start(3, func(c *mesh.Config) { c.Incarnation = 5; c.DurableIndex = func() uint64 { return 42 } }).knows(1)
+		c := r.start(3, func(c *mesh.Config) {
+			c.Incarnation = func() uint64 { return 5 }
+			c.DurableIndex = func() uint64 { return 42 }
+		}).knows(1)
 		defer a.Close()
 		defer b.Close()
 		defer c.Close()
