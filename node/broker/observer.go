@@ -1,0 +1,63 @@
+package broker
+
+import (
+	"quorate/fsm"
+	"quorate/fsm/command"
+	"quorate/protocol/packet"
+)
+
+// Published hands a message of the log to the live subscribers of this node. It is part of an fsm.Observer.
+func (b *Broker) Published(m *fsm.Message) {
+	how := live
+	if m.Local && m.Origin == b.cfg.Node {
+		how = wakes
+	}
+	f := &b.applying
+	msg := ofMachine(m)
+	f.begin(&msg)
+	f.deliver(how)
+	f.end()
+	f.flush()
+}
+
+// Wake is told that something entered the private stream of a Session connected here. It is part of an fsm.Observer.
+func (b *Broker) Wake(ref command.Ref) {
+	if l := b.links.get(ref); l != nil {
+		l.wanted.Store(true)
+		l.conn.Kick()
+	}
+}
+
+// ConnectionEnded closes a connection that the log no longer knows as the owner of its Session. It is part of an
+// fsm.Observer.
+func (b *Broker) ConnectionEnded(ref command.Ref, _ command.NodeID, reason packet.ReasonCode) {
+	l := b.links.get(ref)
+	if l == nil {
+		return
+	}
+	if reason == packet.SessionTakenOver {
+		b.metrics.TakenOver.Add(1)
+	}
+	if reason == packet.ServerUnavailable {
+		reason = packet.UseAnotherServer // the node was declared dead
+	}
+	l.end(reason)
+}
+
+// Restored looks at every connection again after a snapshot replaced the state. It is part of an fsm.Observer.
+func (b *Broker) Restored() {
+	b.links.each(func(l *link) {
+		l.mu.Lock()
+		owned := l.owned && !l.ended
+		l.mu.Unlock()
+		if !owned {
+			return
+		}
+		if _, ok := b.machine.Session(l.ref); !ok {
+			l.end(packet.SessionTakenOver)
+			return
+		}
+		l.wanted.Store(true)
+		l.conn.Kick()
+	})
+}
