@@ -171,6 +171,10 @@ type Member struct {
 	Connected bool
 }
 
+// RouteMembersMax is how many members of a group Route gives: all of a group up to that size, and of a larger one
+// connected ones only.
+const RouteMembersMax = 64
+
 // GroupTarget is a shared group that matches a topic.
 type GroupTarget struct {
 	Share, Filter string

@@ -16,6 +16,8 @@ type Machine struct {
 
 	applied atomic.Uint64
 	waits   waiters
+	// turn lets Route begin at another member of a large group each time. It is no part of the state.
+	turn atomic.Uint32
 
 	// mu guards st, what it points to, and the progress of a snapshot. Apply holds it for one entry, the writer of a
 	// snapshot for moments. No call of an Observer and no read of a body for a reader is made under it.

@@ -42,8 +42,11 @@ func (s *slot) qos() byte             { return s.flags() & slotQoS }
 func (s *slot) expired(n uint64) bool { return s.is(slotDead) || s.deadline != 0 && s.deadline <= n }
 
 // chunk is the unit in which slots are allocated and captured for a snapshot.
+//
+// The slots are an allocation of their own: 48 KiB is a whole number of the allocator's pages, with the rest it would
+// be rounded up to 56 (8 bytes a message).
 type chunk struct {
-	slots [chunkSlots]slot
+	slots *[chunkSlots]slot
 	gen   uint32
 	used  uint32
 }
@@ -67,7 +70,7 @@ func (b *slab) place(i uint32, gen uint32) *chunk {
 		b.chunks = append(b.chunks, nil)
 	}
 	if b.chunks[n] == nil {
-		b.chunks[n] = &chunk{gen: gen}
+		b.chunks[n] = &chunk{slots: new([chunkSlots]slot), gen: gen}
 	}
 	return b.chunks[n]
 }

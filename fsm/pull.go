@@ -12,7 +12,8 @@ const pullSteps = 8192
 
 // Pull appends to dst up to max messages for the session that ref owns, by sequence: those of its streams, its private
 // list and its marked ones, above after, not done and not expired. Everything up to scanned was looked at, so that the
-// next call passes it. ok is false when the epoch of ref has ended.
+// next call passes it. There may be more above scanned also when less than max came: a call whose scanned equals after
+// has come to the end of what there is. ok is false when the epoch of ref has ended.
 //
 // What one message matches falls together: the highest QoS, all Subscription Identifiers. Bodies are read with the
 // machine unlocked; a message that goes meanwhile is left out.
@@ -100,14 +101,14 @@ type zeroSub struct {
 func (p *puller) collect() {
 	d := p.s.d
 	if d == nil {
-		p.scanned = p.st.seq
+		p.scanned = max(p.after, p.st.seq)
 		return
 	}
 	p.begin()
 	for step := 0; len(p.found) < p.max && step < pullSteps; step++ {
 		seq := p.lowest()
 		if seq == 0 {
-			p.scanned = p.st.seq
+			p.scanned = max(p.after, p.st.seq)
 			return
 		}
 		p.take(seq)

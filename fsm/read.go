@@ -20,7 +20,7 @@ func (m *Machine) Route(topic string, r *Route) {
 			if used == len(groups) {
 				groups = append(groups, GroupTarget{})
 			}
-			groups[used].fill(m.st, g)
+			groups[used].fill(m.st, g, m.turn.Add(1))
 			used++
 		}
 	})
@@ -41,13 +41,19 @@ func (r *Route) addPeers(st *state, f *filter) {
 	}
 }
 
-func (t *GroupTarget) fill(st *state, g *group) {
+// fill gives the members of a group; of a large one some that are connected, beginning at another place each turn.
+func (t *GroupTarget) fill(st *state, g *group, turn uint32) {
 	t.Share, t.Filter, t.Members = g.share, g.filter.name, t.Members[:0]
-	for _, m := range g.members {
-		t.Members = append(t.Members, Member{
-			Ref: m.session.ref(), Node: st.nodeOf(m.session), Serial: m.session.serial, QoS: m.opts.qos(), SubID: m.id,
-			RAP: m.opts.rap(), Connected: m.session.alive(),
-		})
+	n := len(g.members)
+	start := int(turn) % n
+	for i := 0; i < n && len(t.Members) < RouteMembersMax; i++ {
+		m := g.members[(start+i)%n]
+		if alive := m.session.alive(); alive || n <= RouteMembersMax {
+			t.Members = append(t.Members, Member{
+				Ref: m.session.ref(), Node: st.nodeOf(m.session), Serial: m.session.serial, QoS: m.opts.qos(), SubID: m.id,
+				RAP: m.opts.rap(), Connected: alive,
+			})
+		}
 	}
 	slices.SortFunc(t.Members, func(a, b Member) int { return cmp.Compare(a.Serial, b.Serial) })
 }
@@ -140,7 +146,8 @@ func (m *Machine) Sessions(from uint32, max int, visit func(s *SessionInfo) bool
 		infos = infos[:0]
 		m.mu.RLock()
 		st := m.st
-		for ; int(from) < len(st.sessions.cells) && len(infos) < min(max, block); from++ {
+		stop := min(int(from)+16*block, len(st.sessions.cells))
+		for ; int(from) < stop && len(infos) < min(max, block); from++ {
 			if s := st.sessions.at(from); s != nil {
 				infos = append(infos, st.info(s))
 			}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"quorate/fsm/command"
 	"quorate/protocol/topic"
@@ -118,24 +119,20 @@ func (d *durable) disown(name string) {
 	d.owed = slices.DeleteFunc(d.owed, func(o owed) bool { return o.filter == name })
 }
 
-// copyOwed copies retained messages to the session's private list, at most budget of them, and gives the units of work
-// it took. It stops while the session has enough to do; its progress starts it again.
+// copyOwed copies retained messages to the session's private list, and gives the units of work it took: one for each
+// copy, and one for every walkNames topics looked at. It stops while the session has enough to do; its progress starts it
+// again.
 func (st *state) copyOwed(s *session, budget int) int {
 	d, used := s.d, 1
 	before := len(d.private)
 	for len(d.owed) > 0 && len(d.private) < owedPrivateMax && used <= budget {
 		o := &d.owed[0]
-		done := true
-		st.retainedNames.Match(o.filter, o.after, func(name string, e *retained) bool {
-			if used > budget || len(d.private) >= owedPrivateMax {
-				done = false
-				return false
-			}
+		done := st.walkRetained(o.filter, &o.after, walkNames, func(e *retained) bool {
 			used++
-			o.after = e.topic
 			st.copyRetained(s, o, e)
-			return true
+			return used <= budget && len(d.private) < owedPrivateMax
 		})
+		used++
 		st.effectString(effectOwed, s.serial, o.after)
 		if done {
 			d.owed = slices.Delete(d.owed, 0, 1)
@@ -150,6 +147,35 @@ func (st *state) copyOwed(s *session, budget int) int {
 		st.wake(s)
 	}
 	return used
+}
+
+// walkNames is how many topics one step of a walk over the retained messages looks at.
+const walkNames = 64
+
+// walkRetained visits the retained messages that match a filter, in the order of their topics, from those after *after
+// on, which it moves along. It looks at no more than limit topics, whether they match or not: a filter such as "+/x" may
+// match few among millions. It tells whether it came to the end; visit can stop it.
+func (st *state) walkRetained(filter string, after *string, limit int, visit func(e *retained) bool) (done bool) {
+	done = true
+	st.retainedNames.Match(walkFilter(filter), *after, func(name string, e *retained) bool {
+		limit--
+		*after = e.topic
+		done = limit > 0
+		if topic.Match(filter, name) && !visit(e) {
+			done = false
+		}
+		return done
+	})
+	return done
+}
+
+// walkFilter is the filter that a walk goes along: the levels before the first wildcard, and everything below them.
+func walkFilter(filter string) string {
+	i := strings.IndexAny(filter, "+#")
+	if i < 0 {
+		return filter
+	}
+	return filter[:i] + "#"
 }
 
 // copyRetained gives the session one retained message. One newer than the subscription comes by the stream; one that

@@ -203,7 +203,7 @@ func (b *builder) durable(c *codec.Cursor, s *rawSession) {
 
 func (b *builder) chunk(c *codec.Cursor) {
 	n := uint32(c.Max((1<<32 - 1) / chunkSlots))
-	k := new(chunk)
+	k := &chunk{slots: new([chunkSlots]slot)}
 	for c.Len() > 0 {
 		i := c.Max(chunkSlots - 1)
 		s := slot{seq: c.Uvarint(), deadline: c.Uvarint(), publisher: c.Uvarint(), next: noSlot, prev: noSlot}

@@ -180,8 +180,8 @@ func (st *state) delayedRecord(e *delayed) record {
 
 // chunkRecord copies a chunk: it is encoded, and its bodies are read, outside the machine's lock.
 func chunkRecord(n uint32, c *chunk) record {
-	copied := *c
-	return record{kind: recordChunk, index: n, chunk: &copied}
+	slots := *c.slots
+	return record{kind: recordChunk, index: n, chunk: &chunk{slots: &slots}}
 }
 
 // appendChunk encodes the slots in use of a chunk.

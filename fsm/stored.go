@@ -63,27 +63,24 @@ func (m *Machine) message(p place, out *Message) bool {
 // topic after ("" from the start), at most max of them, until visit returns false. Expired ones are left out. Called
 // on the apply goroutine it gives the state at that index (P5). visit is called with the machine unlocked.
 func (m *Machine) Retained(filter, after string, max int, visit func(m *Message) bool) {
-	const block = 256
+	const block, names = 256, 4096
 	type found struct {
 		place
 		topic string
 		Message
 	}
 	list := make([]found, 0, min(max, block))
-	for max > 0 {
+	for done := false; max > 0 && !done; {
 		list = list[:0]
-		scanned := 0
 		m.mu.RLock()
 		st := m.st
-		st.retainedNames.Match(filter, after, func(name string, e *retained) bool {
-			scanned++
-			after = e.topic
+		done = st.walkRetained(filter, &after, names, func(e *retained) bool {
 			if s := st.slab.at(e.slot); !s.expired(st.now) {
 				list = append(list, found{place: st.placeOf(e.slot), topic: e.topic, Message: Message{
 					Seq: s.seq, QoS: s.qos(), Retain: true, Publisher: s.publisher, Deadline: s.deadline,
 				}})
 			}
-			return len(list) < min(max, block) && scanned < 16*block
+			return len(list) < min(max, block)
 		})
 		m.mu.RUnlock()
 		for i := range list {
@@ -95,9 +92,6 @@ func (m *Machine) Retained(filter, after string, max int, visit func(m *Message)
 			if !visit(&f.Message) {
 				return
 			}
-		}
-		if scanned < 16*block && len(list) < block {
-			return
 		}
 	}
 }
@@ -123,7 +117,7 @@ func (m *Machine) retainedAgain(name string, out *Message) bool {
 
 // MoveBodies stores the bodies anew of which victim says yes, in up to max message slots from slot from on, so that
 // their segment can be dropped. next is where to go on, 0 at the end. It is for any one goroutine but the one that
-// applies, and does nothing while a snapshot is written, which relies on where bodies are.
+// applies. While a snapshot is written, which relies on where bodies are, it does nothing and gives 0: try again later.
 func (m *Machine) MoveBodies(from uint32, max int, victim func(BodyRef) bool) (next uint32, moved int) {
 	const block = 64
 	type found struct {
@@ -136,7 +130,7 @@ func (m *Machine) MoveBodies(from uint32, max int, victim func(BodyRef) bool) (n
 		st := m.st
 		if st.snap != nil {
 			m.mu.RUnlock()
-			return from, moved
+			return 0, moved
 		}
 		// A pin keeps a freed place from being used again, so that the same place means the same body.
 		unpin := m.bodies.Pin()

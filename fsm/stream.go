@@ -155,6 +155,7 @@ func (st *state) trimStream(f *filter, budget int) int {
 	done := m.positions.done(m.last)
 	for m.slots.count > 0 && st.seqAt(m, 0) <= done {
 		if used > budget {
+			st.touchFilter(f)
 			st.queueWork(&f.work, workFilter, f.index)
 			return used
 		}

@@ -88,7 +88,7 @@ func (st *state) openSpan(s *session, b *subscription, next span) bool {
 	if c := b.current(); c != nil && c.id == next.id && c.opts == next.opts {
 		return true
 	}
-	if len(b.spans) >= int(st.limits.MaxSpans) && !st.replaces(b) {
+	if len(b.spans) >= max(1, int(st.limits.MaxSpans)) && !st.replaces(b) {
 		return false
 	}
 	st.effect(effectSpanOpen, s.serial, uint64(b.filter.index))

@@ -90,7 +90,12 @@ func DecodePublish(b []byte, p *Publish) (n int, err error) {
 	if len(b) == 0 || Kind(b[0]) != KindPublish {
 		return 0, fmt.Errorf("decode publish command: %w", codec.ErrValue)
 	}
-	return decodeInto(p, b)
+	c := codec.NewCursor(b[1:]) // not through the interface: the cursor stays on the stack
+	p.decode(&c)
+	if err := c.Err(); err != nil {
+		return 0, fmt.Errorf("decode publish command: %w", err)
+	}
+	return len(b) - c.Len(), nil
 }
 
 func decodeInto(d decoder, b []byte) (n int, err error) {
