@@ -294,12 +294,22 @@ func (n *Node) Close() error {
 	n.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.ShutdownTimeout)
 		defer cancel()
-		n.err = n.close(ctx)
+		n.err = n.close(ctx, true)
 	})
 	return n.err
 }
 
-func (n *Node) close(ctx context.Context) error {
+// Crash ends everything at once, as far as that is possible within a process that goes on: nothing is finished, handed
+// over or said. It is for simulations, which take the network and the disk away first.
+func (n *Node) Crash() {
+	n.once.Do(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		n.err = n.close(ctx, false)
+	})
+}
+
+func (n *Node) close(ctx context.Context, orderly bool) error {
 	began := time.Now()
 	n.closing.Store(true)
 	var errs []error
@@ -308,15 +318,18 @@ func (n *Node) close(ctx context.Context) error {
 		step(l.Stop())
 	}
 	if n.broker != nil {
-		step(n.broker.Shutdown(ctx))
+		n.drain(ctx)
 		for _, l := range n.listeners {
 			step(l.Close(ctx))
 		}
 		n.broker.Close()
 	}
-	if n.consensus != nil {
-		step(n.consensus.TransferAndShutdown(ctx)) // closes the storage
-	} else if n.storage != nil {
+	switch { // consensus closes the storage
+	case n.consensus != nil && orderly:
+		step(n.consensus.TransferAndShutdown(ctx))
+	case n.consensus != nil:
+		step(n.consensus.Close())
+	case n.storage != nil:
 		step(n.storage.Close())
 	}
 	if n.membership != nil {
@@ -337,6 +350,37 @@ func (n *Node) close(ctx context.Context) error {
 	err := errors.Join(errs...)
 	n.logger.Info("node ended", "took", time.Since(began).Round(time.Millisecond), "err", err)
 	return err
+}
+
+// drainMax bounds the time in which the log is to take what is owed to it when the node ends.
+const drainMax = 5 * time.Second
+
+// drain sends the clients away and gives the log time to take their last acknowledgements and their ends. Without a
+// leader it would wait in vain. What is not taken is no error: the cluster ends this node's connections when it hears of
+// its end, or declares it dead, and what was not acknowledged is sent again.
+func (n *Node) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, drainMax)
+	defer cancel()
+	drained := make(chan error, 1)
+	go func() { drained <- n.broker.Shutdown(ctx) }()
+	ticker := time.NewTicker(100 * time.Millisecond)
+	defer ticker.Stop()
+	led := time.Now()
+	for {
+		select {
+		case err := <-drained:
+			if err != nil {
+				n.logger.Warn("connections ended before the log knew of it", "err", err)
+			}
+			return
+		case <-ticker.C:
+			if _, ok := n.consensus.Leader(); ok {
+				led = time.Now()
+			} else if time.Since(led) > n.cfg.LeaderWait {
+				cancel()
+			}
+		}
+	}
 }
 
 // closePorts closes the ports that nobody came to own.

@@ -87,10 +87,17 @@ func (o *Options) fill() {
 	}
 }
 
+// soloTimeout is what Raft's timeouts are in a cluster of one without a cluster port.
+const soloTimeout = 100 * time.Millisecond
+
 // timings are those of consensus that follow from the configuration.
 func timings(c *config.Config) consensus.Timings {
 	t := consensus.DefaultTimings()
 	t.Heartbeat, t.Election, t.Lease = c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLease
+	if c.Cluster == "" {
+		// Nobody else can lead, so there is nothing to wait for at the start.
+		t.Heartbeat, t.Election, t.Lease = soloTimeout, soloTimeout, soloTimeout
+	}
 	t.ContactLimit, t.NodeDown = c.ClientClose, c.NodeDown
 	t.ReadTimeout = c.LeaderWait
 	// A sign of life must come several times before its absence means anything, and twice in the time by which the leader

@@ -30,10 +30,10 @@ func (n *Node) Ready() error {
 	if _, known := n.consensus.Leader(); !known {
 		return fmt.Errorf("no leader; last contact %s ago", n.contactAge())
 	}
+	if n.consensus.ContactAge() > n.cfg.LeaderWait {
+		return fmt.Errorf("no contact with the leader for %s", n.contactAge())
+	}
 	if !n.consensus.Ready() {
-		if age := n.consensus.ContactAge(); age > n.cfg.LeaderWait {
-			return fmt.Errorf("no contact with the leader for %s", n.contactAge())
-		}
 		return errors.New("catching up with the log")
 	}
 	// A new server is about to get its vote; one beyond the last vote serves clients without.

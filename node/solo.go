@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -29,7 +30,7 @@ func (solo) Dial(context.Context, string) (net.Conn, error) { return nil, errSol
 
 // ListenPacket returns a socket on which nothing arrives.
 func (solo) ListenPacket(string) (net.PacketConn, error) {
-	return &soloPacketConn{soloListener{closed: make(chan struct{})}}, nil
+	return &soloPacketConn{soloListener: soloListener{closed: make(chan struct{})}, deadline: make(chan time.Time, 1)}, nil
 }
 
 type soloListener struct {
@@ -49,16 +50,46 @@ func (l *soloListener) Close() error {
 
 func (l *soloListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(soloAddrPort) }
 
-type soloPacketConn struct{ soloListener }
+// soloPacketConn is a socket on which nothing arrives. Only deadlines and Close end a ReadFrom.
+type soloPacketConn struct {
+	soloListener
+	deadline chan time.Time // the newest one that ReadFrom has not seen; capacity 1
+}
 
-// ReadFrom waits for the end: deadlines are for sockets on which something might arrive.
+// ReadFrom implements net.PacketConn, for one goroutine.
 func (c *soloPacketConn) ReadFrom([]byte) (int, net.Addr, error) {
-	<-c.closed
-	return 0, nil, net.ErrClosed
+	var expired <-chan time.Time
+	for {
+		select {
+		case t := <-c.deadline:
+			expired = nil
+			if !t.IsZero() {
+				expired = time.After(time.Until(t))
+			}
+		case <-expired:
+			return 0, nil, os.ErrDeadlineExceeded
+		case <-c.closed:
+			return 0, nil, net.ErrClosed
+		}
+	}
+}
+
+// SetReadDeadline implements net.PacketConn. A deadline counts for the ReadFrom that waits, else for the next one.
+func (c *soloPacketConn) SetReadDeadline(t time.Time) error {
+	for {
+		select {
+		case c.deadline <- t:
+			return nil
+		default:
+		}
+		select {
+		case <-c.deadline:
+		default:
+		}
+	}
 }
 
 func (c *soloPacketConn) WriteTo(b []byte, _ net.Addr) (int, error) { return len(b), nil }
 func (c *soloPacketConn) LocalAddr() net.Addr                       { return net.UDPAddrFromAddrPort(soloAddrPort) }
-func (c *soloPacketConn) SetDeadline(time.Time) error               { return nil }
-func (c *soloPacketConn) SetReadDeadline(time.Time) error           { return nil }
+func (c *soloPacketConn) SetDeadline(t time.Time) error             { return c.SetReadDeadline(t) }
 func (c *soloPacketConn) SetWriteDeadline(time.Time) error          { return nil }

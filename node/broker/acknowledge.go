@@ -42,7 +42,7 @@ func (l *link) acknowledged(outcome session.Outcome) {
 	if due {
 		l.b.progress.note(l, urgent)
 	}
-	if more || l.wanted.Load() {
+	if more || l.target.Load() != 0 {
 		l.conn.KickIn(l.batch())
 	}
 }

@@ -74,8 +74,9 @@ func cpu() time.Duration {
 func BenchmarkPublishQoS0(b *testing.B) {
 	for _, subscribers := range []int{1, 10, 100, 1000} {
 		b.Run(fmt.Sprintf("subscribers=%d", subscribers), func(b *testing.B) {
-			n := newTestNode(b, nil)
-			defer n.close(b)
+			cluster := newFakeCluster(b, 1, nil)
+			defer cluster.close(b)
+			n := cluster.nodes[0]
 			var subs []*benchClient
 			for i := range subscribers {
 				subs = append(subs, n.benchClient(b, connect(fmt.Sprint("s", i)), subscribe("bench/+", 0)))
@@ -111,19 +112,49 @@ func BenchmarkPublishQoS0(b *testing.B) {
 	}
 }
 
+// BenchmarkMatch is the matching of the live tree by many publishers at once, without what a publisher remembers.
+func BenchmarkMatch(b *testing.B) {
+	var t liveTree
+	t.init()
+	for i := range 100_000 {
+		s := &sub{}
+		s.opts.Store(&options{})
+		filter := fmt.Sprintf("site/%d/device/%d/+", i%100, i)
+		if i%10 != 0 {
+			filter = fmt.Sprintf("site/%d/device/%d/temperature", i%100, i)
+		}
+		t.add(filter, s)
+	}
+	var topics []string
+	for i := range 1024 {
+		topics = append(topics, fmt.Sprintf("site/%d/device/%d/temperature", i*37%100, i*37))
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		var dst [][]*sub
+		i := 0
+		for pb.Next() {
+			i++
+			dst = t.match(topics[i%len(topics)], dst[:0])
+		}
+	})
+}
+
 // BenchmarkLoopback is the whole way over TCP on the loopback interface, clients included. ns/op is for one delivered
 // message.
 func BenchmarkLoopback(b *testing.B) {
 	for _, subscribers := range []int{1, 10, 100} {
 		for _, qos := range []byte{0, 1} {
-			b.Run(fmt.Sprintf("qos=%d/subscribers=%d", qos, subscribers), func(b *testing.B) { benchLoopback(b, subscribers, qos) })
+			b.Run(fmt.Sprintf("qos=%d/subscribers=%d", qos, subscribers), func(b *testing.B) { benchLoopback(b, subscribers, qos, true) })
 		}
+		b.Run(fmt.Sprintf("persistent/subscribers=%d", subscribers), func(b *testing.B) { benchLoopback(b, subscribers, 1, false) })
 	}
 }
 
-func benchLoopback(b *testing.B, subscribers int, qos byte) {
-	n := newTestNode(b, nil)
-	defer n.close(b)
+func benchLoopback(b *testing.B, subscribers int, qos byte, clean bool) {
+	cluster := newFakeCluster(b, 1, nil)
+	defer cluster.close(b)
+	n := cluster.nodes[0]
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
@@ -145,7 +176,7 @@ func benchLoopback(b *testing.B, subscribers int, qos byte) {
 	}
 	var got atomic.Int64
 	for i := range subscribers {
-		nc := dial(connect(fmt.Sprint("s", i)), subscribe("bench/+", qos))
+		nc := dial(&packet.Connect{ClientID: fmt.Sprint("s", i), CleanStart: clean}, subscribe("bench/+", qos))
 		defer nc.Close()
 		go count(nc, qos, &got)
 	}

@@ -57,7 +57,7 @@ type Log interface {
 
 // Peers sends frames to other nodes.
 type Peers interface {
-	// Send queues a frame, or returns false: no connection, or full. The payload is not changed by the caller afterwards.
+	// Send queues a frame, or returns false: no connection, or full. The payload is copied.
 	Send(to command.NodeID, kind byte, payload []byte) bool
 }
 

@@ -36,7 +36,7 @@ type handshake struct {
 
 // Connect implements client.Exchange.
 func (l *link) Connect(p *packet.Connect) (*packet.Connack, client.Deal) {
-	l.version = p.Version
+	l.version, l.bridge = p.Version, p.Bridge
 	deal := client.Deal{Receiver: packet.Receiver{
 		Version: p.Version, MaxPacketBytes: p.Properties.MaximumPacketSize, NoProblemInformation: p.Properties.NoProblemInformation,
 	}}
@@ -214,7 +214,7 @@ func (l *link) decide(r fsm.Result, err error, window int) {
 
 // resume puts the subscriptions of a Session that was there before into the live tree.
 func (l *link) resume(state *fsm.SessionState) {
-	l.wanted.Store(true)
+	l.want(everything)
 	for i := range state.Subscriptions {
 		s := &state.Subscriptions[i]
 		if strings.HasPrefix(s.Filter, sharePrefix) {

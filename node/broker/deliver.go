@@ -127,7 +127,7 @@ func (f *fanOut) one(t *target, how mode) {
 	switch {
 	case qos > 0 && l.durable:
 		if how != direct {
-			l.wake(&f.batch)
+			l.wake(f.m.seq, &f.batch)
 		}
 	case how == wakes:
 	case qos == 0:

@@ -19,12 +19,25 @@ const (
 // pulls holds the slices of deliveries: a Session that is not being filled has none.
 var pulls = sync.Pool{New: func() any { s := make([]fsm.Delivery, 0, session.PulledMax); return &s }}
 
-// wake notes that something may be there to pull. b may be nil.
-func (l *link) wake(b *client.Batch) {
+// everything is the target of a pull that goes on until the machine has nothing more.
+const everything = ^uint64(0)
+
+// want notes that there is something to pull up to a sequence.
+func (l *link) want(seq uint64) {
+	for {
+		t := l.target.Load()
+		if t >= seq || l.target.CompareAndSwap(t, seq) {
+			return
+		}
+	}
+}
+
+// wake is want, and fills the connection. b may be nil.
+func (l *link) wake(seq uint64, b *client.Batch) {
 	if !l.durable && !l.shared.Load() {
 		return
 	}
-	l.wanted.Store(true)
+	l.want(seq)
 	l.conn.KickIn(b)
 }
 
@@ -128,8 +141,9 @@ func (l *link) pull() bool {
 	if !l.durable && !l.shared.Load() {
 		return false
 	}
+	target := l.target.Load()
 	l.mu.Lock()
-	if l.closed || l.ended || l.out == nil || !l.wanted.Load() {
+	if l.closed || l.ended || l.out == nil || target == 0 {
 		l.mu.Unlock()
 		return false
 	}
@@ -140,21 +154,22 @@ func (l *link) pull() bool {
 		return false // the client's next acknowledgement goes on
 	}
 	want := min(room, size)
-	l.wanted.Store(false)
 	list := pulls.Get().(*[]fsm.Delivery)
 	got, scanned, ok := l.b.machine.Pull(l.ref, after, want, (*list)[:0])
 	if !ok {
 		l.end(packet.SessionTakenOver)
 		return false
 	}
-	if len(got) == want {
-		l.wanted.Store(true) // there may be more
+	// A pull may give less than asked for and still not be at the end. It is done when it has come as far as it was
+	// woken for, or does not come any further.
+	if scanned == after || target != everything && scanned >= target {
+		l.target.CompareAndSwap(target, 0)
 	}
 	l.push(got, scanned)
 	clear(got)
 	*list = got[:0]
 	pulls.Put(list)
-	return len(got) > 0
+	return scanned > after
 }
 
 // push gives what was pulled to the Session.

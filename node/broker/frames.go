@@ -108,16 +108,16 @@ func (b *Broker) parseFrameMessage(p []byte) (m message, after uint64, err error
 
 // forward sends a QoS 0 message to the other nodes that have live subscribers, and to one member of each shared group.
 func (b *Broker) forward(m *message, r *fsm.Route, f *fanOut, after uint64) {
-	var frame []byte
+	encoded := false
 	for _, peer := range r.Peers {
 		if peer == b.cfg.Node {
 			continue
 		}
-		if frame == nil {
-			frame = make([]byte, 0, len(m.topic)+len(m.forwarded)+len(m.payload)+32)
-			frame = appendFrameMessage(append(frame, frameVersion), m, after, b.now())
+		if !encoded {
+			f.frame = appendFrameMessage(append(f.frame[:0], frameVersion), m, after, b.now())
+			encoded = true
 		}
-		b.sendFrame(peer, FramePublish, frame)
+		b.sendFrame(peer, FramePublish, f.frame)
 	}
 	for i := range r.Groups {
 		b.toMember(m, &r.Groups[i], f, after)

@@ -23,6 +23,7 @@ type link struct {
 	version packet.Version
 	ref     command.Ref
 	serial  uint64
+	bridge  bool   // of another broker, by the level of its CONNECT
 	durable bool   // the log keeps the Session's subscriptions and exchanges
 	expiry  uint32 // Session Expiry Interval of the CONNECT
 
@@ -38,8 +39,9 @@ type link struct {
 	straight [3]atomic.Int32 // own publishes on the direct road and not finished, by QoS
 	after    atomic.Uint64   // log index that peers have applied before they take a direct message (P8)
 
-	wanted atomic.Bool // something may be there to pull
-	shared atomic.Bool // a transient Session has shared subscriptions: it pulls as well
+	target      atomic.Uint64 // sequence up to which there is something to pull; 0: nothing
+	subscribing atomic.Int32  // SUBSCRIBEs on their way through the log
+	shared      atomic.Bool   // a transient Session has shared subscriptions: it pulls as well
 
 	mu sync.Mutex
 	handshake

@@ -10,6 +10,7 @@ import (
 
 // message is an Application Message on its way to subscribers. The QoS and flags are those of the publisher.
 type message struct {
+	seq       uint64 // its place in the log; 0: it is not there
 	topic     string
 	forwarded []byte
 	payload   []byte
@@ -83,7 +84,11 @@ type fanOut struct {
 	queued  *message // copy of m that queues share
 	sent    int      // subscribers that the message was meant for
 
-	delivered [3]uint64 // packets queued since the last flush, by QoS
+	// Counts since the last flush, by QoS.
+	delivered, published [3]uint64
+	publishedBytes       uint64
+
+	frame []byte // to other nodes
 }
 
 // begin starts with another message.
@@ -111,11 +116,20 @@ func (f *fanOut) end() {
 // messages, because those are shared by all.
 func (f *fanOut) flush() {
 	f.batch.Flush()
-	for qos, n := range f.delivered {
-		if n > 0 {
-			f.b.metrics.Delivered[qos].Add(n)
+	m := &f.b.metrics
+	for qos := range f.delivered {
+		if n := f.delivered[qos]; n > 0 {
+			m.Delivered[qos].Add(n)
 			f.delivered[qos] = 0
 		}
+		if n := f.published[qos]; n > 0 {
+			m.Published[qos].Add(n)
+			f.published[qos] = 0
+		}
+	}
+	if f.publishedBytes > 0 {
+		m.PublishedBytes.Add(f.publishedBytes)
+		f.publishedBytes = 0
 	}
 }
 
@@ -159,7 +173,7 @@ func ofDelivery(d *fsm.Delivery) outgoing {
 // ofMachine makes a message of what the machine shows during a call.
 func ofMachine(m *fsm.Message) message {
 	return message{
-		topic: m.Topic, forwarded: m.Forwarded, payload: m.Payload, qos: m.QoS, retain: m.Retain,
+		seq: m.Seq, topic: m.Topic, forwarded: m.Forwarded, payload: m.Payload, qos: m.QoS, retain: m.Retain,
 		publisher: m.Publisher, deadline: m.Deadline,
 	}
 }

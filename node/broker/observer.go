@@ -22,8 +22,13 @@ func (b *Broker) Published(m *fsm.Message) {
 
 // Wake is told that something entered the private stream of a Session connected here. It is part of an fsm.Observer.
 func (b *Broker) Wake(ref command.Ref) {
-	if l := b.links.get(ref); l != nil {
-		l.wanted.Store(true)
+	l := b.links.get(ref)
+	if l == nil {
+		return
+	}
+	l.want(everything)
+	// Retained copies of a SUBSCRIBE follow its SUBACK, which comes in a moment and kicks as well.
+	if l.subscribing.Load() == 0 {
 		l.conn.Kick()
 	}
 }
@@ -57,7 +62,7 @@ func (b *Broker) Restored() {
 			l.end(packet.SessionTakenOver)
 			return
 		}
-		l.wanted.Store(true)
+		l.want(everything)
 		l.conn.Kick()
 	})
 }

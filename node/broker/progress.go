@@ -124,7 +124,7 @@ func (p *progress) back(reported []*link) {
 		if due {
 			p.note(l, urgent)
 		}
-		if waiting || l.wanted.Load() {
+		if waiting || l.target.Load() != 0 {
 			l.conn.Kick()
 		}
 	}

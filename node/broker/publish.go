@@ -21,8 +21,9 @@ const (
 
 // publish handles a PUBLISH of the client. p is valid only during the call.
 func (l *link) publish(p *packet.Publish) error {
-	l.b.metrics.Published[p.QoS].Add(1)
-	l.b.metrics.PublishedBytes.Add(uint64(len(p.Payload)))
+	f := l.fanOut()
+	f.published[p.QoS]++
+	f.publishedBytes += uint64(len(p.Payload))
 	if err := l.resolveAlias(p); err != nil {
 		return err
 	}

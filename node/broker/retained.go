@@ -51,7 +51,7 @@ func (l *link) readRetained(max int) bool {
 		after = m.Topic
 		return true
 	})
-	finished := !stopped && seen < max
+	finished := !stopped && seen == 0 // a page may have less than max and not be the last one
 
 	l.mu.Lock()
 	defer l.mu.Unlock()

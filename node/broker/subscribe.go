@@ -32,6 +32,10 @@ func (l *link) subscribe(p *packet.Subscribe) error {
 	for i := range p.Subscriptions {
 		f := &p.Subscriptions[i]
 		bytes += len(f.Filter)
+		if l.bridge && !strings.HasPrefix(f.Filter, sharePrefix) {
+			// What version 5 has options for, older bridges expect: RETAIN as it was, and nothing of their own back.
+			f.NoLocal, f.RetainAsPublished = true, true
+		}
 		code, skip, err := l.examineFilter(f, len(s.list))
 		if err != nil {
 			return err
@@ -93,7 +97,9 @@ func (s *subscribing) propose() error {
 		return s.overloaded()
 	}
 	c := &command.Subscribe{Ref: l.ref, ID: s.id, Subscriptions: s.list}
+	l.subscribing.Add(1)
 	if err := l.b.log.Propose(c, s.applied); err != nil {
+		l.subscribing.Add(-1)
 		l.b.routes.release(s.routes)
 		return s.overloaded()
 	}
@@ -116,6 +122,7 @@ func (s *subscribing) overloaded() error {
 // subscription, and the retained messages are read at exactly this state (P5).
 func (s *subscribing) applied(r fsm.Result, err error) {
 	l := s.l
+	l.subscribing.Add(-1)
 	if !l.valid(&r, err) {
 		l.b.routes.release(s.routes)
 		return
@@ -138,7 +145,7 @@ func (s *subscribing) applied(r fsm.Result, err error) {
 			continue
 		case shared:
 			l.shared.Store(true)
-			l.wake(nil)
+			l.wake(everything, nil)
 			continue // no retained messages for shared subscriptions
 		}
 		o := &options{link: l, id: s.id, qos: byte(code), noLocal: f.NoLocal, rap: f.RetainAsPublished}
@@ -152,7 +159,7 @@ func (s *subscribing) applied(r fsm.Result, err error) {
 	}
 	l.b.routes.release(surplus)
 	l.suback(s, jobs)
-	l.wake(nil)
+	l.wake(everything, nil)
 }
 
 // suback sends the SUBACK and then the retained messages, as far as they fit.

@@ -36,6 +36,8 @@ func testLogger(t testing.TB) *slog.Logger {
 //	wait DURATION        time passes
 //	leader gone|back     the log stops or goes on
 //	log refuses|accepts  proposals fail or succeed
+//	nodes N              before the first packet: how many nodes there are; "name@n2" is a client of the second
+//	down n2              the leader declares a node dead
 //	limit NAME VALUE     before the first packet: a limit of the broker
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
@@ -77,7 +79,8 @@ func difference(want, got string) string {
 
 type player struct {
 	t       *testing.T
-	node    *testNode
+	cluster *fakeCluster
+	nodes   int
 	limits  []func(*Config)
 	clients []*testClient
 	out     bytes.Buffer
@@ -101,8 +104,8 @@ func play(t *testing.T, script string) []byte {
 		_ = c.nc.Close()
 		close(c.out)
 	}
-	if p.node != nil {
-		p.node.close(t)
+	if p.cluster != nil {
+		p.cluster.close(t)
 	}
 	return p.out.Bytes()
 }
@@ -123,13 +126,25 @@ func (p *player) do(line string) {
 		}
 		time.Sleep(d)
 	case "leader":
-		p.start().log.setLeader(words[1] == "back")
+		p.start().setLeader(words[1] == "back")
 	case "log":
 		var err error
 		if words[1] == "refuses" {
 			err = errors.New("full")
 		}
-		p.start().log.setRefuse(err)
+		p.start().setRefuse(err)
+	case "nodes":
+		n, err := strconv.Atoi(words[1])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.nodes = n
+	case "down":
+		n, err := strconv.Atoi(strings.TrimPrefix(words[1], "n"))
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.start().down(p.start().nodes[n-1])
 	case "limit":
 		n, err := strconv.Atoi(words[2])
 		if err != nil {
@@ -160,16 +175,16 @@ func setLimit(t *testing.T, c *Config, name string, n int) {
 	}
 }
 
-func (p *player) start() *testNode {
-	if p.node == nil {
-		p.node = newTestNode(p.t, func(c *Config) {
+func (p *player) start() *fakeCluster {
+	if p.cluster == nil {
+		p.cluster = newFakeCluster(p.t, max(p.nodes, 1), func(c *Config) {
 			c.Access = testAccess{}
 			for _, f := range p.limits {
 				f(c)
 			}
 		})
 	}
-	return p.node
+	return p.cluster
 }
 
 // testAccess refuses everything under secret/.
@@ -187,7 +202,14 @@ func (p *player) client(name string, fresh bool) *testClient {
 	if i >= 0 && (!fresh || !p.clients[i].over()) {
 		return p.clients[i]
 	}
-	node := p.start()
+	node := p.start().nodes[0]
+	if _, at, ok := strings.Cut(name, "@n"); ok {
+		n, err := strconv.Atoi(at)
+		if err != nil || n < 1 || n > p.nodes {
+			p.t.Fatalf("no node for %q", name)
+		}
+		node = p.start().nodes[n-1]
+	}
 	ours, theirs := net.Pipe()
 	c := &testClient{name: name, nc: ours, out: make(chan []byte, 100)}
 	if i >= 0 {
@@ -197,7 +219,6 @@ func (p *player) client(name string, fresh bool) *testClient {
 		p.clients = append(p.clients, c)
 	}
 	go node.Serve(theirs, listener.Info{Listener: "test", RemoteAddr: "pipe"})
-	go c.read()
 	go c.write()
 	return c
 }
@@ -220,6 +241,7 @@ type testClient struct {
 	nc      net.Conn
 	version packet.Version
 	out     chan []byte
+	reading sync.Once
 
 	mu     sync.Mutex
 	got    []string
@@ -241,10 +263,8 @@ func (c *testClient) write() {
 
 func (c *testClient) read() {
 	r := packet.NewReader(c.nc, 1<<20, packet.FromServer)
-	r.SetVersion(packet.V5)
+	r.SetVersion(c.peekVersion())
 	for {
-		first := c.peekVersion()
-		r.SetVersion(first)
 		p, err := r.Next()
 		c.mu.Lock()
 		if err != nil {
@@ -295,5 +315,6 @@ func (c *testClient) send(t *testing.T, text string) {
 		}
 		f.done()
 	}
+	c.reading.Do(func() { go c.read() })
 	c.out <- enc
 }

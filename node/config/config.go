@@ -25,7 +25,7 @@ import (
 type Config struct {
 	// Name is the label people know the node by. It identifies nothing: the Raft server id is in the data directory.
 	Name string
-	// Data is the directory of the log, the snapshots and the node's identity. Empty keeps nothing (tests only).
+	// Data is the directory of the log, the snapshots and the node's identity.
 	Data string
 
 	// MQTT are the addresses of the MQTT listeners over TCP.

@@ -224,7 +224,8 @@ func (m *model) commitMark(t *rapid.T) {
 	}
 	lost := rapid.IntRange(0, 9).Draw(t, "lost") == 0
 	for i, seq := range m.marks {
-		m.bySeq(seq).marked = !lost || i > 0
+		// A lost one was trimmed: no connection will ever get it.
+		m.bySeq(seq).marked, m.bySeq(seq).done = !lost || i > 0, lost && i == 0
 	}
 	m.o.Marked(func(i int) bool { return !lost || i > 0 })
 	m.marks = nil
