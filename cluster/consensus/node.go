@@ -41,6 +41,7 @@ type Node struct {
 	self   command.NodeID
 	logger *slog.Logger
 	raft   *raft.Raft
+	intake *guardedTransport
 
 	window  *window
 	reads   *reads
@@ -107,6 +108,7 @@ func Start(cfg Config) (*Node, error) {
 	for _, f := range []func(){n.runSender, n.reads.run, n.runContact, n.runSnapshots, n.runMonitor, n.runLeaderWatch} {
 		n.wg.Go(f)
 	}
+	n.wg.Go(func() { n.intake.run(n.stop) })
 	return n, nil
 }
 
@@ -121,11 +123,12 @@ func (n *Node) startRaft() (err error) {
 		return errors.New("raft transport cannot carry pre-votes")
 	}
 	st := n.cfg.Storage
+	n.intake = newGuardedTransport(n.cfg.Transport, st)
 	cache, err := raft.NewLogCache(n.cfg.Bounds.LogCacheEntries, st.Logs)
 	if err != nil {
 		return fmt.Errorf("make log cache: %w", err)
 	}
-	n.raft, err = raft.NewRaft(raftConfig(&n.cfg, n.self), &applier{n}, cache, st.Stable, st.Snapshots, guardedTransport{n.cfg.Transport})
+	n.raft, err = raft.NewRaft(raftConfig(&n.cfg, n.self), &applier{n}, cache, st.Stable, st.Snapshots, n.intake)
 	if err != nil {
 		return &storage.RefusedError{Dir: st.Dir(), Seen: "raft cannot start from it", Err: err}
 	}

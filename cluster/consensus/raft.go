@@ -42,28 +42,6 @@ func raftConfig(cfg *Config, self command.NodeID) *raft.Config {
 	return c
 }
 
-// guardedTransport never installs the heartbeat fast path: with it a deposed leader can store an entry under the next
-// leader's term, and state machines diverge (hashicorp/raft #695, open; seen in 6 of 10 rounds).
-type guardedTransport struct{ raft.Transport }
-
-// SetHeartbeatHandler implements raft.Transport by doing nothing.
-func (guardedTransport) SetHeartbeatHandler(func(raft.RPC)) {}
-
-// RequestPreVote implements raft.WithPreVote.
-func (t guardedTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest,
-	resp *raft.RequestPreVoteResponse,
-) error {
-	return t.Transport.(raft.WithPreVote).RequestPreVote(id, target, args, resp) // Start has checked it
-}
-
-// Close implements raft.WithClose.
-func (t guardedTransport) Close() error {
-	if c, ok := t.Transport.(raft.WithClose); ok {
-		return c.Close()
-	}
-	return nil
-}
-
 // applier is the machine as Raft sees it.
 type applier struct{ n *Node }
 

@@ -13,7 +13,7 @@ import (
 func (f *founding) doubtLocked() {
 	now := time.Now()
 	p := f.promise
-	up := f.m.connected()
+	up := f.world.connected()
 	if up[p.Founder] {
 		f.lostSince = time.Time{}
 	} else if f.lostSince.IsZero() {
@@ -25,29 +25,35 @@ func (f *founding) doubtLocked() {
 	f.queriedAt = now
 	query := message{Op: opQuery, ClusterID: p.ClusterID, Founder: p.Founder}
 	if up[p.Founder] {
-		f.m.send(p.Founder, query)
-		return
+		f.world.send(p.Founder, query)
 	}
-	if !f.lostLocked(now) {
+	if !p.Frozen && !f.lostLocked(now) {
 		return
 	}
 	f.freezeLocked()
 	for _, id := range f.othersLocked() {
-		f.m.send(id, query)
+		f.world.send(id, query)
 	}
 	f.concludeLocked()
 }
 
 // lostLocked reports whether the founder has been unreachable for long enough to question its promises.
 func (f *founding) lostLocked(now time.Time) bool {
-	return !f.lostSince.IsZero() && now.Sub(f.lostSince) >= f.m.cfg.PromiseLostAfter
+	return !f.lostSince.IsZero() && now.Sub(f.lostSince) >= f.cfg.PromiseLostAfter
 }
 
 // othersLocked returns the members of the promised cluster besides the founder and this server.
 func (f *founding) othersLocked() []command.NodeID {
 	return slices.DeleteFunc(slices.Clone(f.promise.Members), func(id command.NodeID) bool {
-		return id == f.m.self || id == f.promise.Founder
+		return id == f.self || id == f.promise.Founder
 	})
+}
+
+// takenUpBy reports whether a server of the promised cluster that belongs to it lets this one belong too. A frozen
+// promise is taken up again by any member but the founder: that member, being part of the cluster, has never said that it
+// will not be, so nobody can have dropped the promise for good.
+func (p *promise) takenUpBy(id command.NodeID) bool {
+	return slices.Contains(p.Members, id) && (!p.Frozen || id != p.Founder)
 }
 
 // freezeLocked resolves, durably, never to be part of the promised cluster unless it forms without this server. The
@@ -60,11 +66,11 @@ func (f *founding) freezeLocked() {
 	frozen.Frozen = true
 	lost := f.lostSince
 	if err := f.save(&frozen); err != nil {
-		f.m.logger.Error("promise not questioned", "err", err)
+		f.logger.Error("promise not questioned", "err", err)
 		return
 	}
 	f.lostSince = lost
-	f.m.logger.Warn("founder of a promised cluster is gone, asking the others", "cluster", frozen.ClusterID, "founder", frozen.Founder)
+	f.logger.Warn("founder of a promised cluster is gone, asking the others", "cluster", frozen.ClusterID, "founder", frozen.Founder)
 }
 
 // concludeLocked drops the promise when no other member can be part of the cluster any more either: its founder alone is
@@ -75,12 +81,13 @@ func (f *founding) concludeLocked() {
 	}
 	for _, id := range f.othersLocked() {
 		if !f.fates[id] {
-			f.m.problems.report("promise", "this server has promised to help found a cluster with server "+string(f.promise.Founder)+
-				", which is gone, and server "+string(id)+" does not say that it is free too: start them, or delete this server's (empty) data directory and start it again")
+			f.problems.report("promise", "this server has promised to help found a cluster with server "+string(f.promise.Founder)+
+				", which is gone, and server "+string(id)+" does not say that it is free too: "+
+				"start them, or delete this server's (empty) data directory and start it again")
 			return
 		}
 	}
-	f.m.logger.Info("promise dropped: its founder is gone and nobody else keeps it", "cluster", f.promise.ClusterID)
+	f.logger.Info("promise dropped: its founder is gone and nobody else keeps it", "cluster", f.promise.ClusterID)
 	f.dropLocked()
 }
 
@@ -89,7 +96,7 @@ func (f *founding) fateOf(l letter) fate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.promise
-	ours := f.m.mesh.ClusterID()
+	ours := f.world.clusterID()
 	switch {
 	case ours == l.ClusterID:
 		return fateFormed
@@ -98,7 +105,7 @@ func (f *founding) fateOf(l letter) fate {
 			return fatePending
 		}
 		return fateDead
-	case p.Founder == f.m.self && f.attempt == nil && !f.bootstrapped():
+	case p.Founder == f.self && f.attempt == nil && !f.bootstrapped():
 		return fateDead // a restarted founder: step drops it
 	case p.Frozen:
 		return fateDead
@@ -108,7 +115,7 @@ func (f *founding) fateOf(l letter) fate {
 
 // bootstrapped reports whether this server has a Raft log.
 func (f *founding) bootstrapped() bool {
-	_, lastIndex := f.m.cfg.Consensus.Servers()
+	_, lastIndex := f.cfg.Consensus.Servers()
 	return lastIndex > 0
 }
 
@@ -117,12 +124,12 @@ func (f *founding) learned(l letter) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.promise
-	if p == nil || p.Founder == f.m.self || p.ClusterID != l.ClusterID || f.m.mesh.ClusterID() != "" {
+	if p == nil || p.Founder == f.self || p.ClusterID != l.ClusterID || f.world.clusterID() != "" {
 		return
 	}
 	switch {
 	case l.from == p.Founder && l.Fate == fateDead:
-		f.m.logger.Info("promise dropped: its founder has given up", "cluster", p.ClusterID, "founder", p.Founder)
+		f.logger.Info("promise dropped: its founder has given up", "cluster", p.ClusterID, "founder", p.Founder)
 		f.dropLocked()
 	case l.Fate == fateDead && slices.Contains(p.Members, l.from):
 		f.fates[l.from] = true

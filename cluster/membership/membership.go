@@ -25,7 +25,8 @@
 // is part of the argument.
 //
 // A founder that gives up releases its promises; a restarted one that had not bootstrapped yet knows nothing of the old
-// id and says so when asked. A promise to a founder that is gone for good is dropped when the founder has been
+// id and says so when asked. Each helper writes the same first configuration, so that the cluster can elect a leader
+// without its founder. A promise to a founder that is gone for good is dropped when the founder has been
 // unreachable for a while and every other promised server, asked, has dropped it durably too: without their votes that
 // cluster can never elect a leader, and a server takes over the id of a cluster it promised nothing to only once that
 // cluster has had a leader (mesh.Hello.Formed).
@@ -171,6 +172,8 @@ type Membership struct {
 	problems *problems
 	meta     metaCell
 
+	startedAt time.Time // of waiting for a first leader; only the founding loop uses it
+
 	ctx      context.Context // the lifetime of the component
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
@@ -213,7 +216,8 @@ func New(cfg Config) (*Membership, error) {
 		serving:  make(chan struct{}, removalsMax),
 		leaving:  make(chan struct{}),
 	}
-	m.founding = newFounding(m, state.Promise)
+	m.startedAt = time.Now()
+	m.founding = newFounding(&m.cfg, m, m.problems, state.Promise)
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	m.refreshMeta()
 	m.mesh.Handle(mesh.KindMember, m.receive)

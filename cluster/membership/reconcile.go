@@ -149,7 +149,8 @@ func nameTaken(name string, id command.NodeID, addr string, owner command.NodeID
 	if ownerAddr != "" {
 		at = " at " + ownerAddr
 	}
-	return fmt.Sprintf("the name %q of server %s at %s is in use by live server %s%s: give one of them another --name, or stop the one that is not wanted", name, id, addr, owner, at)
+	return fmt.Sprintf("the name %q of server %s at %s is in use by live server %s%s: "+
+		"give one of them another --name, or stop the one that is not wanted", name, id, addr, owner, at)
 }
 
 // observer remembers, while this server leads, since when others are lost or caught up.

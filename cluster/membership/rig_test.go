@@ -125,13 +125,13 @@ func (r *rig) start(host int, d *disk, options ...option) *server {
 	cfg.ServerID, cfg.Name, cfg.Incarnation, cfg.Expect = d.id, fmt.Sprint("n", host), d.incarnation, 3
 	cfg.ClientAddr, cfg.AdminAddr = ipOf(host)+":1883", ipOf(host)+":18083"
 	seeds(1, 2, 3)(&cfg)
-	for _, o := range options {
-		o(&cfg)
-	}
 	s := &server{r: r, host: host, disk: d, downAt: make(map[command.NodeID]time.Time)}
 	cfg.Logger = logger()
 	cfg.Store, cfg.SaveClusterID, cfg.Consensus = &d.state, d.saveCluster, consensus{s}
 	cfg.OnRefused = func(err error) { s.mu.Lock(); s.refused = err; s.mu.Unlock() }
+	for _, o := range options {
+		o(&cfg)
+	}
 
 	mc := mesh.Default()
 	mc.Network, mc.Listen, mc.ServerID, mc.Name, mc.ClusterID = r.net.Host(ipOf(host)), addrOf(host), d.id, cfg.Name, d.cluster()

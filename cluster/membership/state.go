@@ -48,7 +48,8 @@ func loadState(s Store) (state, error) {
 	}
 	var st state
 	if err := json.Unmarshal(b, &st); err != nil {
-		return state{}, fmt.Errorf("membership state is damaged (if this server is in a cluster already, the file may be deleted: seeds will be asked again): %w", err)
+		return state{}, fmt.Errorf("membership state is damaged (the file may be deleted if this server is in a cluster already: "+
+			"the seeds will be asked again): %w", err)
 	}
 	if st.Version < 1 || st.Version > stateVersion {
 		return state{}, fmt.Errorf("membership state has version %d, this program knows up to %d", st.Version, stateVersion)

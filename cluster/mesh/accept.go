@@ -177,7 +177,8 @@ func (m *Mesh) hello(wanted nodeID) Hello {
 func (m *Mesh) judge(h Hello, proto byte, c *trackedConn) *RefusedError {
 	switch {
 	case h.ServerID == m.self:
-		return refuse(RefusedSelf, "server id %s is in use by %s: two copies of one data directory are running; stop one and delete its data directory", m.self, h.Addr)
+		return refuse(RefusedSelf, "server id %s is in use by %s: two copies of one data directory are running; "+
+			"stop one and delete its data directory", m.self, h.Addr)
 	case h.Wanted != m.self:
 		return refuse(RefusedServer, "this is server %s, not %s", m.self, h.Wanted)
 	}

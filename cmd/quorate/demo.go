@@ -272,8 +272,10 @@ func (d *demonstration) exited(n *demoNode) error {
 
 // command does what was typed: "kill n2", "stop n2", "start n2".
 func (d *demonstration) command(line string) {
+	d.view.typed()
 	word, name, _ := strings.Cut(strings.TrimSpace(line), " ")
 	if word == "" {
+		d.view.note("type: kill n1, stop n1 or start n1 (or another node)")
 		return
 	}
 	for _, n := range d.nodes {

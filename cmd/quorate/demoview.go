@@ -44,19 +44,20 @@ func (v *view) banner(d *demonstration) {
 	_, firstPort, _ := strings.Cut(first.mqtt, ":")
 	_, lastPort, _ := strings.Cut(last.mqtt, ":")
 	all := strings.Join(mqtt, ",")
+	program := os.Args[0] // as it was typed, so that the lines below work where they are pasted
 	fmt.Fprintf(v.w, `A cluster of %d on this machine; its data is in %s until Ctrl-C ends it.
 
   Connect to  %s  (MQTT 3.1, 3.1.1 and 5.0; no password)
 
   Try in other terminals:
-    quorate sub -h %s -i watcher -c -q 1 -v -t 'demo/#'
-    quorate pub -h %s -q 1 -t demo/hello -m hello
+    %s sub -h %s -i watcher -c -q 1 -v -t 'demo/#'
+    %s pub -h %s -q 1 -t demo/hello -m hello
     mosquitto_sub -p %s -q 1 -v -t 'demo/#'
     mosquitto_pub -p %s -q 1 -t demo/hello -m hello
-    quorate status --admin http://%s
+    %s status --admin http://%s
   Then kill a node here with "kill n1" and Enter, or anywhere with kill -9 and its process id, and publish on.
 
-`, len(d.nodes), d.dir, strings.Join(mqtt, "  "), all, all, lastPort, firstPort, last.admin)
+`, len(d.nodes), d.dir, strings.Join(mqtt, "  "), program, all, program, all, lastPort, firstPort, program, last.admin)
 }
 
 // note prints one line that stays.
@@ -95,6 +96,13 @@ func (v *view) show(nodes []*demoNode, leader string) {
 	v.last = b.String()
 	v.lines = strings.Count(v.last, "\n")
 	fmt.Fprint(v.w, v.last)
+}
+
+// typed takes note of a line that the terminal has shown below the picture.
+func (v *view) typed() {
+	if v.lines > 0 {
+		v.lines++
+	}
 }
 
 // erase takes the picture off the terminal.

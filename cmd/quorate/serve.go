@@ -9,10 +9,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"quorate/node"
 	"quorate/node/config"
 )
+
+// shutdownGrace comes on top of the time that the node gives itself.
+const shutdownGrace = 5 * time.Second
 
 // serve runs one node until a signal ends it in good order, or it cannot go on.
 func serve(ctx context.Context, con console, args []string) int {
@@ -53,6 +57,11 @@ func runNode(ctx context.Context, con console, cfg config.Config, logger *slog.L
 	systemd.tell(logger, "READY=1\nSTATUS=serving clients as soon as there is a leader")
 	err = n.Wait(ctx)
 	systemd.tell(logger, "STOPPING=1")
+	// Close keeps to its time as far as it can; whatever should hang beyond must not keep the process.
+	time.AfterFunc(cfg.ShutdownTimeout+shutdownGrace, func() {
+		logger.Error("the orderly end takes too long, ending now")
+		os.Exit(exitFailed)
+	})
 	return err
 }
 

@@ -62,7 +62,7 @@ func readChecked(logs raft.LogStore, index uint64, e *raft.Log) error {
 	if err := logs.GetLog(index, e); err != nil {
 		return fmt.Errorf("entry %d: %w", index, err)
 	}
-	return checkEntry(index, e)
+	return checkAt(index, e)
 }
 
 // auditVote compares the store's term and vote with the mark's.

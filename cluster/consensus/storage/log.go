@@ -56,7 +56,7 @@ func (l *log) GetLog(index uint64, entry *raft.Log) error {
 		}
 		return l.fail(fmt.Errorf("read log entry %d: %w", index, err))
 	}
-	if err := checkEntry(index, entry); err != nil {
+	if err := checkAt(index, entry); err != nil {
 		return l.fail(err)
 	}
 	return nil
@@ -108,8 +108,8 @@ func (l *log) accept(entries []*raft.Log) error {
 			e.Extensions = binary.BigEndian.AppendUint32(nil, entryCRC(e))
 			continue
 		}
-		if err := checkEntry(e.Index, e); err != nil {
-			return fmt.Errorf("entry arrived damaged: %w", err)
+		if err := CheckEntry(e); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -229,7 +229,10 @@ func entryCRC(e *raft.Log) uint32 {
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, e.Data)
 }
 
-func checkEntry(index uint64, e *raft.Log) error {
+// CheckEntry compares an entry with the checksum that it carries.
+func CheckEntry(e *raft.Log) error { return checkAt(e.Index, e) }
+
+func checkAt(index uint64, e *raft.Log) error {
 	if e.Index != index || len(e.Extensions) != 4 || binary.BigEndian.Uint32(e.Extensions) != entryCRC(e) {
 		return fmt.Errorf("log entry %d: %w", index, errDamaged)
 	}

@@ -103,6 +103,9 @@ func (s *Storage) Identity() Identity { return *s.id.Load() }
 // suffix that was never committed is deleted.
 func (s *Storage) Durable() uint64 { return s.log.mark.load().index }
 
+// SnapshotIndex returns the index of the newest durable snapshot, 0 for none.
+func (s *Storage) SnapshotIndex() uint64 { return s.log.snapshot.Load() }
+
 // Dir returns the data directory, "" in memory.
 func (s *Storage) Dir() string { return s.dir }
 

@@ -45,7 +45,7 @@ func All(events []Event, opt Options) Report {
 		once(x),
 		owner(x, opt.CloseWithin),
 		retained(x),
-		wills(x, willTimes{within: opt.WillWithin, doubt: opt.DisconnectDoubt}),
+		wills(x, willTimes{within: opt.WillWithin, doubt: opt.DisconnectDoubt, inFlight: opt.InFlight}),
 		sessionPresent(x),
 		order(x),
 		refusal(x, refuseTimes{inFlight: opt.InFlight, answer: opt.RefuseWithin, close: opt.CloseWithin, recover: opt.RecoverWithin}),

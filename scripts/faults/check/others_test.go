@@ -155,6 +155,7 @@ func TestWillDoesNotFireAfterDisconnectNorBeforeTheEnd(t *testing.T) {
 
 	s, monitor, c = willStory(0)
 	s.deliver(monitor, willOf(c))
+	s.wait(10 * time.Second)
 	s.conn(Closed, c, 0)
 	s.wait(time.Minute)
 	s.note(Event{Op: Drained})

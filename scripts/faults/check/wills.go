@@ -7,8 +7,9 @@ import (
 
 // willTimes says when a will may come.
 type willTimes struct {
-	within time.Duration // after the end of its connection and its delay: failure detection and slack
-	doubt  time.Duration // a DISCONNECT 0x00 this long before a fault of its node may be lost: it has no ack
+	within   time.Duration // after the end of its connection and its delay: failure detection and slack
+	doubt    time.Duration // a DISCONNECT 0x00 this long before a fault of its node may be lost: it has no ack
+	inFlight time.Duration // what ended a connection may reach its client this much later than the will its monitor
 }
 
 // wills is P6: a will fires exactly once when its connection ends other than
@@ -59,7 +60,7 @@ func (x *index) will(r *Result, monitor string, c *connection, got []Event, time
 		r.problem("will-not-due", "%s got the will %q of %s at %v, which was not due", monitor, c.Value, c.Client, got[0].At)
 	case fresh > 1:
 		r.problem("two-wills", "%s got the will %q of %s %d times with DUP=0", monitor, c.Value, c.Client, fresh)
-	case len(got) > 0 && got[0].At < begin:
+	case len(got) > 0 && got[0].At+times.inFlight < begin:
 		r.problem("early-will", "%s got the will %q at %v, before the end of the connection at %v", monitor, c.Value, got[0].At, begin)
 	}
 	due := time.Duration(c.Delay) * time.Second
@@ -81,19 +82,39 @@ func (x *index) willCount(c *connection, times willTimes) (least, most int) {
 		return 0, 0
 	}
 	if c.disconnected && c.disconnect == 0 {
-		if x.troubled(c.closed-times.doubt, c.closed+times.doubt) || c.next < c.closed+times.doubt {
-			return 0, 1 // the DISCONNECT may have been lost, or have come after a take-over
+		if x.disconnectDoubted(c, times) {
+			return 0, 1
 		}
 		return 0, 0
 	}
-	next := c.next
-	if c.Delay > 0 && next < never {
+	if c.Delay > 0 && c.next < never {
 		return 0, 1 // resumed before or after the delay: the log decides
 	}
 	if x.end < end+time.Duration(c.Delay)*time.Second+times.within {
 		return 0, 1 // the run ended too early to demand it
 	}
 	return 1, 1
+}
+
+// disconnectDoubted reports whether a DISCONNECT may have been lost with its
+// node, or may have come after a take-over: it has no acknowledgement, and goes
+// another way than a CONNECT to another node.
+func (x *index) disconnectDoubted(c *connection, times willTimes) bool {
+	switch {
+	case x.faulty(c.Node, "", c.closed-times.inFlight, c.closed+times.doubt):
+		return true
+	case c.next < c.closed+times.inFlight:
+		return true
+	case c.next < c.closed+times.doubt && x.troubled(c.closed-times.doubt, c.next):
+		return true
+	}
+	for _, o := range x.connOrder {
+		// An unanswered CONNECT may take the session over at any time.
+		if o.Client == c.Client && o != c && o.phase != OK && o.maybeOwner() && o.At < c.closed && c.closed < o.At+2*times.doubt {
+			return true
+		}
+	}
+	return false
 }
 
 // willEnd is the earliest time at which the connection may have ended: seen

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quorate/cluster/consensus"
@@ -29,6 +31,7 @@ type box struct {
 	log     logTail
 
 	cur   *node.Node
+	dead  *atomic.Bool   // set when the present process becomes a ghost
 	ended sync.WaitGroup // processes that were killed and still unwind
 }
 
@@ -46,12 +49,25 @@ func (b *box) boot(c *cluster, m *member) error {
 			cfg.Join = append(cfg.Join, o.ip+":"+clusterPort)
 		}
 	}
+	dead := &atomic.Bool{}
 	n, err := node.New(node.Options{
-		Config:      cfg,
-		Network:     host,
-		OpenStorage: b.disk.Open,
-		OpenBodies:  node.MemoryBodies,
-		Members:     &b.members,
+		Config:  cfg,
+		Network: host,
+		OpenStorage: func(opt consensus.StorageOptions) (*consensus.Storage, error) {
+			opt.Fatal = func(err error) {
+				if dead.CompareAndSwap(false, true) {
+					c.net.Kill(m.ip)
+					c.fatal(m.name, err)
+				}
+			}
+			st, err := b.disk.Open(opt)
+			if err == nil {
+				haunt(st, dead)
+			}
+			return st, err
+		},
+		OpenBodies: node.MemoryBodies,
+		Members:    &b.members,
 		Clock: consensus.Clock{
 			Wall: func() time.Time { return time.Now().Add(b.skew) },
 			Boot: func() time.Duration { return time.Since(c.begin) },
@@ -65,24 +81,33 @@ func (b *box) boot(c *cluster, m *member) error {
 	if err := n.Start(); err != nil {
 		return err
 	}
-	b.cur = n
+	b.cur, b.dead = n, dead
 	return nil
 }
 
-// kill ends the process at once: its disk fails and its network is gone. What
-// it still does by itself has no effect; it is waited for by settled.
+// kill ends the process at once, whose network is gone already: it becomes a
+// ghost, which stop waits for.
 func (b *box) kill() {
 	n := b.cur
 	b.cur = nil
 	if n == nil {
 		return
 	}
-	b.disk.Crash()
+	b.dead.Store(true)
 	b.ended.Go(func() { _ = n.Close() })
 }
 
-// stop ends the process in order.
+// endTime is how long a process may take to end. One that takes longer would
+// keep its bubble, and so the test, for ever.
+const endTime = 5 * time.Minute
+
+// stop ends the process in order, and waits for the ghosts.
 func (b *box) stop() {
+	limit := time.AfterFunc(endTime, func() {
+		debug.SetTraceback("all")
+		panic(fmt.Sprintf("sim: a node did not end in %v; its goroutines follow\n%s", endTime, b.log.String()))
+	})
+	defer limit.Stop()
 	if b.cur != nil {
 		_ = b.cur.Close()
 	}

@@ -127,9 +127,9 @@ func TestAcknowledgedMessagesSurviveACrashOfAllNodesAtAnyMoment(t *testing.T) {
 		s.subscribe(sub, "a/#", 2)
 		sub.Disconnect(packet.NormalDisconnection)
 		rng := rand.New(rand.NewPCG(1, 1))
-		for range 12 {
+		for round := range 12 {
 			for i, node := range s.names() {
-				s.burst(fmt.Sprintf("pub-%d", i), node, 30)
+				s.burst(fmt.Sprintf("pub-%d-%d", round, i), node, 30)
 			}
 			time.Sleep(between(rng, 0, 8*time.Millisecond))
 			s.crash(s.names()...)

@@ -20,7 +20,7 @@ var (
 )
 
 // seedsDefault is how many seeds a plain go test runs.
-const seedsDefault = 24
+const seedsDefault = 16
 
 func TestEveryPromiseHoldsUnderRandomFaults(t *testing.T) {
 	first, n := uint64(1), *seeds
