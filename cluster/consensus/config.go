@@ -113,7 +113,7 @@ type Timings struct {
 // DefaultTimings returns the timings that RAFT and the design were measured with.
 func DefaultTimings() Timings {
 	return Timings{
-		Heartbeat: 1500 * time.Millisecond, Election: 1500 * time.Millisecond, Lease: time.Second, Commit: 5 * time.Millisecond,
+		Heartbeat: time.Second, Election: time.Second, Lease: 750 * time.Millisecond, Commit: 5 * time.Millisecond,
 		Ping: 500 * time.Millisecond, ContactLimit: 12 * time.Second, NodeDown: 15 * time.Second,
 		ReadTimeout: 2 * time.Second, Resend: time.Second, SnapshotCheck: 15 * time.Second,
 		Transfer: 2 * time.Second, Flush: 2 * time.Second,

@@ -190,13 +190,13 @@ n1.toml:3: advertise: is set, but the node has no cluster port; set cluster, for
 		{name: "two listeners on one port", args: []string{"--mqtt", "127.0.0.1:1883,127.0.0.1:1883", "--admin", "127.0.0.1:7946", "--cluster", "127.0.0.1:7946"}, want: `
 --mqtt: 127.0.0.1:1883 is taken by mqtt (127.0.0.1:1883); give it another port
 --admin: 127.0.0.1:7946 is taken by cluster (127.0.0.1:7946); give it another port`},
-		{name: "timings out of order", args: []string{"--client-close", "15s", "--leader-lease", "2s", "--election-timeout", "1s", "--leader-wait", "30s"}, want: `
---leader-lease: 2s must be at most heartbeat-timeout (1.5s); change one of the two
---election-timeout: 1s must be at least heartbeat-timeout (1.5s); change one of the two
+		{name: "timings out of order", args: []string{"--client-close", "15s", "--leader-lease", "2s", "--election-timeout", "800ms", "--leader-wait", "30s"}, want: `
+--leader-lease: 2s must be at most heartbeat-timeout (1s); change one of the two
+--election-timeout: 800ms must be at least heartbeat-timeout (1s); change one of the two
 --leader-wait: 30s must be less than client-close (15s); change one of the two
 --client-close: 15s must be less than node-down (15s); change one of the two`},
-		{name: "clients sent away by an election", args: []string{"--client-close", "3s"}, want: `
---client-close: 3s is not longer than heartbeat-timeout and election-timeout together (3s); raise client-close, or lower the other two`},
+		{name: "clients sent away by an election", args: []string{"--client-close", "2s", "--leader-wait", "1s"}, want: `
+--client-close: 2s is not longer than heartbeat-timeout and election-timeout together (2s); raise client-close, or lower the other two`},
 		{name: "unknown preset", args: []string{"--timings", "wan"}, want: `
 --timings: "wan" is not a preset; write default or lan`},
 		{name: "limits that contradict", args: []string{"--max-stored-bytes", "512MiB", "--max-outgoing", "1MiB", "--max-packet-size", "2MiB"}, want: `

@@ -130,5 +130,7 @@ func limitKeys() []Key {
 			func(c *Config) *int { return &c.MaxRetained }),
 		intKey("max-sessions", "sessions of the cluster; connects beyond get 0x97", 1, math.MaxInt32,
 			func(c *Config) *int { return &c.MaxSessions }),
+		bytesKey("snapshot-bytes", "log after which a snapshot is taken, and that is kept behind it for nodes that were away", 1*MiB, 64*GiB,
+			func(c *Config) *Bytes { return &c.SnapshotBytes }),
 	}
 }
