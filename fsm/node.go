@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"quorate/fsm/command"
+	"quorate/fsm/mutant"
 	"quorate/protocol/packet"
 )
 
@@ -107,7 +108,7 @@ func (st *state) sweepLife(l *life, budget int) int {
 			s := st.sessions.at(l.sessionCursor)
 			if s != nil && s.connected && s.life == l {
 				st.connectionEnded(s, packet.ServerUnavailable)
-				st.endConnection(s, connectionEnd{base: l.downAt, sendWill: true, sent: st.seq})
+				st.endConnection(s, connectionEnd{base: l.downAt, sendWill: !mutant.WillByNode, sent: st.seq})
 				used++
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"quorate/fsm/command"
+	"quorate/fsm/mutant"
 )
 
 // session is the state of a client, by its Client Identifier. Everything that a transient session without shared
@@ -91,7 +92,7 @@ func (s *session) alive() bool { return s.connected && s.life.up }
 // owned finds the session that ref owns; nil when the epoch has ended (P4).
 func (st *state) owned(ref command.Ref) *session {
 	s := st.sessions.at(ref.Slot)
-	if s == nil || !s.connected || s.epoch != ref.Epoch {
+	if s == nil || !s.connected || s.epoch != ref.Epoch && !mutant.NoEpochCheck {
 		return nil
 	}
 	return s

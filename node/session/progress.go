@@ -1,5 +1,7 @@
 package session
 
+import "quorate/fsm/mutant"
+
 // Progress is what the log is told about a Session: acknowledgements, packed.
 type Progress struct {
 	Cursor   uint64   // everything at or below is finished, or held by a send mark
@@ -37,7 +39,7 @@ func (o *Outbound[M]) Due() (due, urgent bool) {
 
 // Cursor returns the sequence up to which everything is finished or held by a send mark.
 func (o *Outbound[M]) Cursor() uint64 {
-	if p, ok := o.order.front(); ok {
+	if p, ok := o.order.front(); ok && !mutant.CursorBeforeAck {
 		return p.seq - 1
 	}
 	return o.scanned
