@@ -110,7 +110,7 @@ type Timings struct {
 	Transfer, Flush time.Duration
 }
 
-// DefaultTimings returns the timings that RAFT and the design were measured with.
+// DefaultTimings returns timings for a LAN: publishes are acknowledged again about 2 s after a leader died.
 func DefaultTimings() Timings {
 	return Timings{
 		Heartbeat: time.Second, Election: time.Second, Lease: 750 * time.Millisecond, Commit: 5 * time.Millisecond,

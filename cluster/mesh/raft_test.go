@@ -95,3 +95,54 @@ func TestTheTransportHidesTheHeartbeatFastPathAndKeepsPreVote(t *testing.T) {
 		}
 	})
 }
+
+func TestReplicationGoesOnAfterACutUnderLoad(t *testing.T) {
+	for seed := range 10 {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				var servers []raft.Server
+				for i := 1; i <= 3; i++ {
+					servers = append(servers, raft.Server{ID: raft.ServerID(idOf(i)), Address: raft.ServerAddress(idOf(i))})
+				}
+				var nodes []*node
+				var rafts []*raft.Raft
+				for i := 1; i <= 3; i++ {
+					n := r.start(i).knows(1, 2, 3)
+					nodes = append(nodes, n)
+					rafts = append(rafts, startRaft(t, i, n.RaftTransport(), servers))
+				}
+				time.Sleep(20 * time.Second)
+				var leader, follower int
+				for i, x := range rafts {
+					if x.State() == raft.Leader {
+						leader = i
+					} else {
+						follower = i
+					}
+				}
+				load := func(d time.Duration) {
+					for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Millisecond) {
+						rafts[leader].Apply([]byte("x"), 0)
+					}
+				}
+				load(time.Second)
+				r.net.Cut(ipOf(follower+1), ipOf(leader+1)) // the follower's answers are lost
+				load(time.Duration(35+seed) * time.Second)
+				r.net.Heal()
+				load(30 * time.Second)
+				time.Sleep(time.Second)
+				if got, want := rafts[follower].AppliedIndex(), rafts[leader].AppliedIndex(); got != want || want < 10_000 {
+					t.Errorf("follower applied %d of %d", got, want)
+				}
+				for i := range nodes { // mesh first: a Raft that hangs must not hang the test
+					_ = nodes[i].Close()
+				}
+				for i := range nodes {
+					if err := rafts[i].Shutdown().Error(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
