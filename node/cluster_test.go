@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"quorate/cluster/consensus"
 	"quorate/cluster/membership"
 	"quorate/node"
+	"quorate/node/admin"
 	"quorate/node/config"
 	"quorate/protocol/packet"
 )
@@ -27,6 +29,7 @@ type bubble struct {
 	books []*membership.MemoryStore
 	nodes []*node.Node // nil: down
 	dying []*atomic.Bool
+	size  int // of the cluster when it is founded; later nodes join it
 	began time.Time
 }
 
@@ -35,7 +38,7 @@ func ip(i int) string { return "10.0.0." + strconv.Itoa(i+1) }
 // newBubble makes size nodes that found a cluster together.
 func newBubble(t *testing.T, size int) *bubble {
 	t.Helper()
-	b := &bubble{t: t, net: clustertest.NewNetwork(clustertest.Options{DelayMin: time.Millisecond, DelayMax: 2 * time.Millisecond}), began: time.Now()}
+	b := &bubble{t: t, net: clustertest.NewNetwork(clustertest.Options{DelayMin: time.Millisecond, DelayMax: 2 * time.Millisecond}), size: size, began: time.Now()}
 	for range size {
 		b.disks = append(b.disks, consensus.NewMemoryStorage())
 		b.books = append(b.books, &membership.MemoryStore{})
@@ -53,7 +56,10 @@ func (b *bubble) config(i int) config.Config {
 	c.MQTT = []string{ip(i) + ":1883"}
 	c.AllowAnonymous, c.InsecureCluster = true, true
 	if len(b.disks) > 1 {
-		c.Cluster, c.Expect = ip(i)+":7946", len(b.disks)
+		c.Cluster = ip(i) + ":7946"
+		if i < b.size {
+			c.Expect = b.size
+		}
 		for j := range b.disks {
 			if j != i {
 				c.Join = append(c.Join, ip(j)+":7946")
@@ -280,7 +286,9 @@ func TestThreeNodesServeTheSameSessionsAndSurviveTheLeader(t *testing.T) {
 		// The dead node comes back with its disk, catches up and has the same state as the others.
 		b.net.Restart(ip(dead))
 		b.start(dead)
-		b.until("all three are ready again", 30*time.Second, b.allReady)
+		b.until("all three are ready again", 30*time.Second, func() bool {
+			return b.allReady() && !slices.ContainsFunc(b.nodes[0].Status(t.Context()).Nodes, func(m admin.Member) bool { return !m.Ready })
+		})
 		b.until("all have the same digest", 10*time.Second, func() bool {
 			index, digest := b.nodes[0].Digest()
 			for _, n := range b.nodes {

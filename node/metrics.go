@@ -58,6 +58,7 @@ func metrics() []metric {
 		{"connections_ended_total", "Ends of accepted connections.", label("reason")},
 		{"connections_taken_over_total", "Connections that another connection of their client replaced.", nil},
 		{"connect_timeouts_total", "CONNECTs that the log did not decide in time.", nil},
+		{"panics_total", "Connections ended by a bug; the log has the stack.", nil},
 		{"cutoffs_total", "Times that all clients were sent away for want of a leader.", nil},
 		{"packets_received_total", "Control Packets from clients.", label("type")},
 		{"packets_sent_total", "Control Packets to clients.", label("type")},
@@ -161,6 +162,7 @@ func (s sample) connections() {
 	s.byReason("connections_ended_total", c.Ended[:])
 	s.count("connections_taken_over_total", b.TakenOver.Load())
 	s.count("connect_timeouts_total", b.ConnectTimeouts.Load())
+	s.count("panics_total", c.Panics.Load())
 	s.count("cutoffs_total", b.CutOffs.Load())
 	for t := packet.TypeConnect; t <= packet.TypeAuth; t++ {
 		s.count("packets_received_total", c.PacketsIn[t].Load(), t.String())

@@ -171,6 +171,7 @@ func (n *Node) startConsensus() error {
 	cfg.Storage, cfg.Machine, cfg.Observer = n.storage, consensus.FromFSM(n.machine), n.observer.consensus
 	cfg.Transport, cfg.Peers = n.mesh.RaftTransport(), n.mesh
 	cfg.Clock, cfg.Timings, cfg.Limits = n.opt.Clock, timings(n.cfg), limits(n.cfg)
+	cfg.Bounds.SnapshotBytes, cfg.Bounds.TrailingBytes = uint64(n.cfg.SnapshotBytes), uint64(n.cfg.SnapshotBytes)
 	cfg.ClientAddr, cfg.Logger, cfg.Fatal = addr, n.logger, n.fatal
 	cfg.Removed = func() { n.end(consensus.ErrRemoved) }
 	c, err := consensus.Start(cfg)
@@ -300,11 +301,12 @@ func (n *Node) Close() error {
 }
 
 // Crash ends everything at once, as far as that is possible within a process that goes on: nothing is finished, handed
-// over or said. It is for simulations, which take the network and the disk away first.
+// over or said. It is for simulations, which take the network and the disk away first: that is what ends the
+// connections.
 func (n *Node) Crash() {
 	n.once.Do(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
+		ctx, cancel := context.WithTimeout(context.Background(), n.cfg.ShutdownTimeout)
+		defer cancel()
 		n.err = n.close(ctx, false)
 	})
 }
@@ -317,12 +319,11 @@ func (n *Node) close(ctx context.Context, orderly bool) error {
 	for _, l := range n.listeners {
 		step(l.Stop())
 	}
-	if n.broker != nil {
+	if orderly && n.broker != nil {
 		n.drain(ctx)
 		for _, l := range n.listeners {
 			step(l.Close(ctx))
 		}
-		n.broker.Close()
 	}
 	switch { // consensus closes the storage
 	case n.consensus != nil && orderly:
@@ -339,6 +340,12 @@ func (n *Node) close(ctx context.Context, orderly bool) error {
 		step(n.mesh.Close())
 	}
 	n.cancel()
+	if n.broker != nil {
+		n.broker.Close()
+		for _, l := range n.listeners {
+			step(l.Close(ctx))
+		}
+	}
 	if n.admin != nil {
 		step(n.admin.Close(ctx))
 	}

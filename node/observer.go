@@ -50,6 +50,13 @@ func (o *observer) Wake(ref command.Ref) {
 	}
 }
 
+// EntryApplied implements fsm.EntryObserver.
+func (o *observer) EntryApplied() {
+	if b := o.broker.Load(); b != nil {
+		b.EntryApplied()
+	}
+}
+
 // Restored implements fsm.Observer.
 func (o *observer) Restored() {
 	o.consensus.Restored()

@@ -7,11 +7,12 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"quorate/fsm/command"
 	"quorate/node/config"
 )
 
 // Ready is nil when the node can serve clients: a leader is in contact, everything that was committed while the node was
-// away is applied, and the cluster has given it a vote, or has enough voters without it. The error says what is missing.
+// away is applied, and the cluster is not about to give it a vote. The error says what is missing.
 // It implements admin.Node.
 func (n *Node) Ready() error {
 	if n.closing.Load() {
@@ -36,11 +37,24 @@ func (n *Node) Ready() error {
 	if !n.consensus.Ready() {
 		return errors.New("catching up with the log")
 	}
-	// A new server is about to get its vote; one beyond the last vote serves clients without.
-	if !voter && voters < config.MaxVoters {
+	if !voter && n.awaitsVote(voters) {
 		return errors.New("non-voter: waiting for a vote")
 	}
 	return nil
+}
+
+// awaitsVote reports whether the leader is about to give this non-voter a vote: it takes the place of another server of
+// its name, or makes the number of voters odd. One that gets a vote only together with a server that may never come
+// serves clients without.
+func (n *Node) awaitsVote(voters int) bool {
+	servers, _ := n.consensus.Servers()
+	for _, s := range servers {
+		info, _ := n.machine.Node(command.NodeID(s.ID))
+		if s.ID != raft.ServerID(n.self) && info.Name == n.cfg.Name {
+			return true
+		}
+	}
+	return voters%2 == 0 && voters < config.MaxVoters
 }
 
 func (n *Node) contactAge() time.Duration {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -73,8 +74,13 @@ func (a *asking) answer(_ command.NodeID, payload []byte) {
 	}
 }
 
-// ask asks every peer and returns those that answer before ctx ends.
+// askMax bounds the wait for answers: a request or its answer is lost when a connection breaks.
+const askMax = time.Second
+
+// ask asks every peer and returns those that answer in time.
 func (a *asking) ask(ctx context.Context, peers []mesh.Peer) map[string]admin.Member {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
 	number := a.number.Add(1)
 	answers := make(chan admin.Member, len(peers))
 	a.mu.Lock()
@@ -112,7 +118,9 @@ func (n *Node) Status(ctx context.Context) admin.Status {
 	own := n.member()
 	members[own.ID] = own
 	for _, p := range peers {
-		n.addSilent(members, p.ID, p.Name)
+		if p.Up { // others are told by the configuration, or were taken out of it
+			n.addSilent(members, p.ID, p.Name)
+		}
 	}
 	servers, _ := n.consensus.Servers()
 	for _, s := range servers {

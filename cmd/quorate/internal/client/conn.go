@@ -89,9 +89,10 @@ type Conn struct {
 	pinger  sync.WaitGroup
 	once    sync.Once
 
-	silent atomic.Bool // a PINGREQ was sent and nothing received since
-	busy   atomic.Bool // something was sent in this Keep Alive interval
-	dead   atomic.Bool // the Keep Alive ran out
+	began  time.Time
+	sent   atomic.Int64 // when something was last sent, since began
+	silent atomic.Int64 // when a PINGREQ was sent since which nothing was received, since began; 0: none
+	dead   atomic.Bool  // the Keep Alive ran out
 
 	mu  sync.Mutex
 	out []byte // Invariant: complete packets that are not written yet
@@ -106,7 +107,7 @@ func Connect(ctx context.Context, nc net.Conn, opt Options) (*Conn, error) {
 	}
 	c := &Conn{
 		nc: nc, opt: opt, version: opt.Connect.Version, reader: packet.NewReader(nc, bytesMax, packet.FromServer),
-		ClientID: opt.Connect.ClientID, pings: make(chan struct{}),
+		ClientID: opt.Connect.ClientID, pings: make(chan struct{}), began: time.Now(),
 	}
 	c.reader.SetVersion(c.version)
 	// A broker may break off at any moment, so a failing deadline is found by the read or write that follows.
@@ -161,14 +162,15 @@ func (c *Conn) keepAlive() time.Duration {
 	return time.Duration(s) * time.Second
 }
 
-// startKeepAlive sends PINGREQ when nothing else was sent, well before the interval is over [MQTT-3.1.2-20].
+// startKeepAlive sends PINGREQ when nothing else was sent for half the Keep Alive. It looks every quarter, so that never
+// more than three quarters pass in silence [MQTT-3.1.2-20].
 func (c *Conn) startKeepAlive() {
-	interval := c.keepAlive() * 3 / 4
+	interval := c.keepAlive()
 	if interval == 0 {
 		return
 	}
 	c.pinger.Go(func() {
-		ticker := time.NewTicker(interval)
+		ticker := time.NewTicker(interval / 4)
 		defer ticker.Stop()
 		for {
 			select {
@@ -176,17 +178,18 @@ func (c *Conn) startKeepAlive() {
 				return
 			case <-ticker.C:
 			}
-			if c.silent.Load() {
+			now := time.Since(c.began)
+			since := time.Duration(c.silent.Load())
+			if since > 0 && now-since >= interval {
 				c.dead.Store(true)
 				_ = c.nc.Close()
 				return
 			}
-			if !c.busy.Swap(false) {
-				c.silent.Store(true)
+			if since == 0 && now-time.Duration(c.sent.Load()) >= interval/2 {
+				c.silent.Store(int64(now))
 				if c.Send(&packet.Pingreq{}) != nil {
 					return // the reader finds out why
 				}
-				c.busy.Store(false)
 			}
 		}
 	})
@@ -206,7 +209,7 @@ func (c *Conn) Next() (packet.Packet, error) {
 			}
 			return nil, noEOF(err)
 		}
-		c.silent.Store(false)
+		c.silent.Store(0)
 		c.trace(false, p)
 		switch p := p.(type) {
 		case *packet.Pingresp:
@@ -262,7 +265,7 @@ func (c *Conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	c.busy.Store(true)
+	c.sent.Store(int64(time.Since(c.began)))
 	_ = c.nc.SetWriteDeadline(time.Now().Add(c.opt.Timeout))
 	_, err := c.nc.Write(c.out)
 	c.out = c.out[:0]
