@@ -32,9 +32,13 @@ func newHistory() *history {
 
 // propose records the outcome of one proposal.
 func (hi *history) propose(h *host, topic string) error {
+	node := h.current()
+	if node == nil {
+		return ErrShuttingDown
+	}
 	hi.mu.Lock()
 	defer hi.mu.Unlock() // so that the order of proposed is that of Propose
-	err := h.node.Propose(publish("%s", topic), func(r fsm.Result, err error) {
+	err := node.Propose(publish("%s", topic), func(r fsm.Result, err error) {
 		hi.mu.Lock()
 		defer hi.mu.Unlock()
 		if hi.outcome[topic] != 0 {
@@ -167,13 +171,8 @@ func keepProposing(l *lan, h *host, hi *history, rng *rand.Rand, stop chan struc
 			return
 		case <-time.After(time.Duration(rng.IntN(100)) * time.Millisecond):
 		}
-		l.mu.Lock()
-		up := h.node != nil
-		l.mu.Unlock()
 		for j := range 1 + rng.IntN(12) {
-			if up {
-				_ = hi.propose(h, fmt.Sprintf("%s/%d/%d", h.name, i, j))
-			}
+			_ = hi.propose(h, fmt.Sprintf("%s/%d/%d", h.name, i, j))
 		}
 	}
 }

@@ -109,6 +109,13 @@ func (h *host) startOn(st *Storage) {
 	l.wire(h)
 }
 
+// current returns the running node, nil while the host is down.
+func (h *host) current() *Node {
+	h.lan.mu.Lock()
+	defer h.lan.mu.Unlock()
+	return h.node
+}
+
 // fatal ends the goroutine, as the process would end.
 func (h *host) fatal(err error) {
 	h.lan.mu.Lock()
@@ -229,11 +236,10 @@ func (l *lan) carry(from, to command.NodeID, link chan lanFrame) {
 // close stops everything.
 func (l *lan) close() {
 	for _, h := range l.order {
-		if h.node != nil {
-			if err := h.node.Close(); err != nil && len(h.fatals) == 0 {
+		if node := h.current(); node != nil {
+			if err := node.Close(); err != nil && len(h.fatals) == 0 {
 				l.t.Errorf("close %s: %v", h.name, err)
 			}
-			h.node = nil
 		}
 	}
 	close(l.stop)

@@ -274,6 +274,15 @@ func TestShortDiskSpaceRefusesPublishesAtEveryNodeUntilThereIsSpaceAgain(t *test
 		}
 		follower.disk.SetFree(1 << 30)
 		l.until("the follower to catch up", func() bool { return follower.has("y/19") })
+		// A leader below the critical mark gives way.
+		leader.disk.SetFree(0)
+		next := follower
+		if _, err := next.propose(&command.Release{PacketID: 2}); err != nil {
+			t.Errorf("the cluster stands because of its leader's disk: %v", err)
+		}
+		leader.disk.SetFree(1 << 30)
+		settle(t, l)
+		l.until("publishes to be taken again", func() bool { return !leader.node.Status().DiskFull })
 		l.noFatals()
 	})
 }
@@ -388,6 +397,7 @@ func TestAWedgedLeaderIsFatal(t *testing.T) {
 		var fatal error
 		cfg := Default()
 		cfg.Fatal = func(err error) { fatal = err }
+		cfg.Timings.Election = 1500 * time.Millisecond
 		n := &Node{cfg: cfg, started: time.Now(), logger: newSilent()}
 		n.noteApplyError(raft.ErrLeadershipTransferInProgress)
 		time.Sleep(3 * time.Second)

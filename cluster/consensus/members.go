@@ -102,3 +102,29 @@ func (n *Node) Progress(id command.NodeID) (Progress, bool) {
 	}
 	return Progress{Applied: st.applied, ContactAge: time.Since(st.contact)}, true
 }
+
+// Status is a picture of this node for people and metrics.
+type Status struct {
+	// State is Raft's word: Follower, Candidate, Leader or Shutdown.
+	State string
+	Term  uint64
+	// LastIndex is the end of the log, CommitIndex what is known to be committed, Applied what the machine has applied,
+	// SnapshotIndex the newest snapshot.
+	LastIndex, CommitIndex, Applied, SnapshotIndex uint64
+	// PendingBytes are proposed here and not yet applied; LogBytes are the log after the newest snapshot.
+	PendingBytes, LogBytes uint64
+	// DiskFull says that publishes which must be stored are refused.
+	DiskFull bool
+}
+
+// Status returns the picture of now. It is not a consistent cut.
+func (n *Node) Status() Status {
+	st := n.cfg.Storage
+	pending, _ := n.window.pending()
+	return Status{
+		State: n.raft.State().String(), Term: n.raft.CurrentTerm(),
+		LastIndex: n.raft.LastIndex(), CommitIndex: n.raft.CommitIndex(), Applied: n.cfg.Machine.Applied(),
+		SnapshotIndex: st.SnapshotIndex(), PendingBytes: uint64(pending), LogBytes: st.LogBytes(st.SnapshotIndex()),
+		DiskFull: n.diskFull.Load(),
+	}
+}

@@ -110,6 +110,9 @@ func (n *Node) nacked(no nack) {
 }
 
 // runSender is the only goroutine that sends batches: frames leave in the order of their numbers.
+//
+// After a refusal it pauses, whatever is proposed meanwhile: otherwise each proposal would send the whole window to a
+// node that does not want it. News of a leader end the pause.
 func (n *Node) runSender() {
 	net := time.NewTicker(n.cfg.Timings.Resend)
 	defer net.Stop()
@@ -117,13 +120,14 @@ func (n *Node) runSender() {
 	defer retry.Stop()
 	var seen uint64
 	var buf []outgoing
+	paused := false
 	for {
 		select {
 		case <-n.stop:
 			return
 		case <-n.wake:
 		case <-retry.C:
-			n.window.rewind()
+			paused = false
 		case <-net.C:
 			idle, progress := n.window.idle()
 			if !idle && progress == seen {
@@ -131,26 +135,28 @@ func (n *Node) runSender() {
 			}
 			seen = progress
 		}
-		if n.again.Swap(false) {
+		again, refused := n.again.Swap(false), n.refused.Swap(false)
+		if again {
 			n.window.rewind()
-			if n.refused.Swap(false) {
-				retry.Reset(retryPause)
-				continue
+			paused = false
+		}
+		if !refused && !paused {
+			if buf, refused = n.sendBatches(buf[:0]); refused {
+				n.window.rewind()
 			}
 		}
-		var ok bool
-		if buf, ok = n.sendBatches(buf[:0]); !ok {
-			n.window.rewind()
+		if refused {
+			paused = true
 			retry.Reset(retryPause)
 		}
 	}
 }
 
 // sendBatches sends what may be sent to the leader. Without one there is nothing to do: its coming wakes the sender.
-func (n *Node) sendBatches(buf []outgoing) (out []outgoing, ok bool) {
+func (n *Node) sendBatches(buf []outgoing) (out []outgoing, refused bool) {
 	leader, known := n.Leader()
 	if !known {
-		return buf, true
+		return buf, false
 	}
 	buf, incarnation := n.window.take(buf)
 	for i := range buf {
@@ -162,11 +168,11 @@ func (n *Node) sendBatches(buf []outgoing) (out []outgoing, ok bool) {
 			n.window.framed(o.batch, o.frame)
 		}
 		if !n.sendBatch(leader, o.frame) {
-			return buf, false
+			return buf, true
 		}
 	}
 	clear(buf)
-	return buf, true
+	return buf, false
 }
 
 func (n *Node) sendBatch(leader command.NodeID, frame []byte) bool {
@@ -202,7 +208,8 @@ func (n *Node) reincarnate(ended uint64) {
 	}
 	next, err := n.cfg.Storage.NextIncarnation()
 	if err != nil {
-		n.fatal(err)
+		n.ended.Store(0) // when the disk is only full, the next gap or ping tries again
+		n.storageError(err)
 		return
 	}
 	n.logger.Warn("this node was declared dead, it goes on under a new incarnation", "ended", ended, "incarnation", next)

@@ -259,8 +259,9 @@ func (s *session) flags(to command.NodeID) (flags uint64) {
 		}
 	}
 	self := s.peers[s.n.self]
+	selfLow := self != nil && self.low
 	s.mu.Unlock()
-	if self != nil && self.low || voters-low < voters/2+1 {
+	if selfLow || voters-low < voters/2+1 {
 		flags |= flagDiskLow
 	}
 	if !member {

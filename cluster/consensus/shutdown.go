@@ -31,6 +31,9 @@ func (n *Node) Close() error {
 
 // flush ends the stream with the end of this incarnation, so that nobody has to wait to declare it dead.
 func (n *Node) flush(ctx context.Context) {
+	if n.raftStopped() { // removed
+		return
+	}
 	done := make(chan struct{})
 	start := n.window.addLast(&command.NodeDown{ID: n.self, Incarnation: n.Incarnation()}, func(fsm.Result, error) { close(done) })
 	if !start {

@@ -92,8 +92,8 @@ type Config struct {
 	Store Store
 	// SaveClusterID makes the id of the cluster durable before this server acts as a part of it.
 	SaveClusterID func(clusterID string) error
-	// NameOf returns the name a server used last, "" if unknown: the replicated state knows servers that this one has
-	// never met. May be nil.
+	// NameOf returns the name under which the replicated state knows a server that has been up in this cluster, "" if it
+	// has not: a server with a log that is known but not in the configuration has been removed. Nil knows all and no name.
 	NameOf func(command.NodeID) string
 	// OnRefused is told when this server cannot be part of the cluster until an operator acts (its name is taken). It may
 	// be called again, and must not block. May be nil: the reason is logged in any case.

@@ -187,6 +187,7 @@ func TestAServerLeavesAndIsNotAddedAgain(t *testing.T) {
 			r.start(host, r.disk())
 		}
 		r.waitConfig(time.Minute, "[n1* n2* n3* n4* n5*]")
+		r.noteMembers()
 		for _, s := range r.all() {
 			if !(consensus{s}).IsLeader() {
 				if err := s.Leave(t.Context()); err != nil {

@@ -34,8 +34,8 @@ type standing struct {
 	addr     string
 	inConfig bool
 	voter    bool
-	// alive is gossip's hint; reachable is the leader's own evidence. joinable: alive, connected, without a log, and of
-	// no other cluster.
+	// alive is gossip's hint; reachable is the leader's own evidence. joinable: alive, connected, of no other cluster, and
+	// never a member before.
 	alive, reachable, joinable bool
 	leaving                    bool
 	// lost is how long the leader, gossip and mesh have all not reached it; ready, that it has been caught up for
@@ -196,7 +196,7 @@ func (m *Membership) observe(o *observer) []standing {
 		if id == m.self {
 			s.name, s.addr = m.cfg.Name, m.mesh.Addr()
 		}
-		s.joinable = alive && up[id] && !meta.HasLog && (meta.ClusterHash == 0 || meta.ClusterHash == ownHash) &&
+		s.joinable = alive && up[id] && !m.wasMember(meta) && (meta.ClusterHash == 0 || meta.ClusterHash == ownHash) &&
 			now.Sub(o.removed[id]) > forgetPeersAfter
 		// A server that Raft or mesh still reaches is not lost, whatever gossip says; one that only gossip knows may be.
 		s.lost = since(o.lostSince, id, !s.reachable && !up[id] && !alive, now)
@@ -206,6 +206,12 @@ func (m *Membership) observe(o *observer) []standing {
 	}
 	slices.SortFunc(at, func(a, b standing) int { return strings.Compare(string(a.id), string(b.id)) })
 	return at
+}
+
+// wasMember reports whether a server outside the configuration was removed from it. One that has a log but is unknown to
+// the replicated state was not: a leader added it, sent it entries, and died before the addition was committed.
+func (m *Membership) wasMember(meta Meta) bool {
+	return meta.HasLog && (m.cfg.NameOf == nil || m.cfg.NameOf(meta.ServerID) != "")
 }
 
 // since keeps in times since when a condition holds and returns for how long that has been.

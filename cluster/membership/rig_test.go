@@ -31,6 +31,7 @@ type rig struct {
 	mu      sync.Mutex
 	running map[command.NodeID]*server
 	byHost  map[int]*server
+	members map[command.NodeID]string // names of servers that were members, as the replicated state knows them
 	disks   int
 }
 
@@ -40,7 +41,7 @@ func seeded(t *testing.T, seed uint64, f func(t *testing.T, r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := clustertest.NewNetwork(clustertest.Options{Seed: seed, DelayMin: time.Millisecond, DelayMax: 5 * time.Millisecond})
-		r := &rig{t: t, net: n, running: make(map[command.NodeID]*server), byHost: make(map[int]*server)}
+		r := &rig{t: t, net: n, running: make(map[command.NodeID]*server), byHost: make(map[int]*server), members: make(map[command.NodeID]string)}
 		defer func() {
 			r.stopAll()
 			n.Close()
@@ -128,6 +129,7 @@ func (r *rig) start(host int, d *disk, options ...option) *server {
 	s := &server{r: r, host: host, disk: d, downAt: make(map[command.NodeID]time.Time)}
 	cfg.Logger = logger()
 	cfg.Store, cfg.SaveClusterID, cfg.Consensus = &d.state, d.saveCluster, consensus{s}
+	cfg.NameOf = r.memberName
 	cfg.OnRefused = func(err error) { s.mu.Lock(); s.refused = err; s.mu.Unlock() }
 	for _, o := range options {
 		o(&cfg)
@@ -190,6 +192,28 @@ func (s *server) close() {
 		s.r.t.Error(err)
 	}
 	_ = s.mesh.Close()
+}
+
+func (r *rig) memberName(id command.NodeID) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.members[id]
+}
+
+// noteMembers remembers whom a live leader has in its configuration while it is itself heard: the registrations of the
+// broker's nodes.
+func (r *rig) noteMembers() {
+	l := r.leader()
+	if l == nil || l.raft.Barrier(0).Error() != nil {
+		return
+	}
+	for _, m := range l.Members() {
+		if m.InConfig {
+			r.mu.Lock()
+			r.members[m.ServerID] = m.Name
+			r.mu.Unlock()
+		}
+	}
 }
 
 func (r *rig) all() []*server {

@@ -187,6 +187,9 @@ func (m *Mesh) judge(h Hello, proto byte, c *trackedConn) *RefusedError {
 	}
 	if m.cfg.Admit != nil {
 		if err := m.cfg.Admit(h); err != nil {
+			if verdict := (*RefusedError)(nil); errors.As(err, &verdict) {
+				return verdict
+			}
 			return refuse(RefusedAdmission, "%v", err)
 		}
 	}

@@ -56,8 +56,12 @@ type Config struct {
 	// before it returns nil; its error refuses the connection. Calls never overlap. Nil refuses every adoption.
 	Adopt func(hello Hello) error
 	// Admit may refuse a peer whose hello is otherwise in order (its start counter or log went back). It may write to
-	// disk. It is called from many goroutines, for dialled and accepted connections. Nil admits.
+	// disk. It is called from many goroutines, for dialled and accepted connections. The code of the refusal is that of a
+	// *RefusedError, else RefusedAdmission. Nil admits.
 	Admit func(hello Hello) error
+	// OnRefused is told of each attempt to reach a peer that was refused by either side. It is called from many
+	// goroutines and must not block. May be nil.
+	OnRefused func(peer command.NodeID, refusal *RefusedError)
 
 	// HelloTimeout bounds the silence of a new connection until its hello is proven.
 	HelloTimeout time.Duration

@@ -144,6 +144,9 @@ func (p *peer) fail(err error) {
 	var refused *RefusedError
 	if errors.As(err, &refused) {
 		p.m.refused.note(refused, string(p.id))
+		if p.m.cfg.OnRefused != nil {
+			p.m.cfg.OnRefused(p.id, refused)
+		}
 	}
 	p.mu.Lock()
 	if err != nil {

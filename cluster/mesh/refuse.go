@@ -24,10 +24,11 @@ const (
 	RefusedAdmission         // Config.Admit said no (start counter or log went back, ...)
 	RefusedBusy              // too many connections, or not ready to serve this kind
 	RefusedSilence           // no hello within the deadline
+	RefusedOldCopy           // Config.Admit said that the peer went back: its data directory is an old copy
 	refusalCount
 )
 
-var refusalNames = [refusalCount]string{"welcome", "protocol", "cluster", "server", "self", "fresh", "adoption", "admission", "busy", "silence"}
+var refusalNames = [refusalCount]string{"welcome", "protocol", "cluster", "server", "self", "fresh", "adoption", "admission", "busy", "silence", "old_copy"}
 
 // String names r as in the metrics.
 func (r Refusal) String() string {

@@ -47,9 +47,6 @@ func (l *log) IsMonotonic() bool { return false }
 
 // GetLog implements raft.LogStore. A damaged entry ends the process: nobody may be served or catch up from it.
 func (l *log) GetLog(index uint64, entry *raft.Log) error {
-	if err := l.alive(); err != nil {
-		return err
-	}
 	if err := l.next.GetLog(index, entry); err != nil {
 		if errors.Is(err, raft.ErrLogNotFound) {
 			return err // Raft compares it by identity

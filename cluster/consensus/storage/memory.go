@@ -180,6 +180,13 @@ func (o *memOpen) commit(change func(d *Memory)) error {
 	return nil
 }
 
+// look reads. It works after a crash too: whoever is dying harms nobody by reading, and Raft does not expect reads to fail.
+func (o *memOpen) look(read func(d *Memory)) {
+	o.d.mu.Lock()
+	defer o.d.mu.Unlock()
+	read(o.d)
+}
+
 func (o *memOpen) do(step Step, change func(d *Memory)) error {
 	if err := o.step(step); err != nil {
 		return err
@@ -197,41 +204,38 @@ func (o *memOpen) saveBook(b []byte) error {
 
 func (o *memOpen) freeBytes() (uint64, error) {
 	free := uint64(1 << 62)
-	err := o.commit(func(d *Memory) {
+	o.look(func(d *Memory) {
 		if d.limited {
 			free = d.free
 		}
 	})
-	return free, err
+	return free, nil
 }
 
 // FirstIndex implements raft.LogStore.
 func (o *memOpen) FirstIndex() (i uint64, err error) {
-	err = o.commit(func(d *Memory) { i = d.first })
-	return i, err
+	o.look(func(d *Memory) { i = d.first })
+	return i, nil
 }
 
 // LastIndex implements raft.LogStore.
 func (o *memOpen) LastIndex() (i uint64, err error) {
-	err = o.commit(func(d *Memory) { i = d.last })
-	return i, err
+	o.look(func(d *Memory) { i = d.last })
+	return i, nil
 }
 
 // GetLog implements raft.LogStore.
 func (o *memOpen) GetLog(index uint64, entry *raft.Log) error {
 	found := false
-	if err := o.commit(func(d *Memory) { *entry, found = d.entries[index], hasEntry(d, index) }); err != nil {
-		return err
-	}
+	o.look(func(d *Memory) {
+		if e, ok := d.entries[index]; ok {
+			*entry, found = e, true
+		}
+	})
 	if !found {
 		return raft.ErrLogNotFound
 	}
 	return nil
-}
-
-func hasEntry(d *Memory, index uint64) bool {
-	_, ok := d.entries[index]
-	return ok
 }
 
 // StoreLog implements raft.LogStore.
@@ -278,9 +282,7 @@ func (o *memOpen) Set(key, value []byte) error {
 
 // Get implements raft.StableStore.
 func (o *memOpen) Get(key []byte) (value []byte, err error) {
-	if err := o.commit(func(d *Memory) { value = d.kv[string(key)] }); err != nil {
-		return nil, err
-	}
+	o.look(func(d *Memory) { value = d.kv[string(key)] })
 	if value == nil {
 		return nil, errKeyNotFound
 	}
@@ -294,19 +296,16 @@ func (o *memOpen) SetUint64(key []byte, value uint64) error {
 
 // GetUint64 implements raft.StableStore.
 func (o *memOpen) GetUint64(key []byte) (value uint64, err error) {
-	found := false
-	if err := o.commit(func(d *Memory) { value, found = d.kvInt[string(key)], true }); err != nil {
-		return 0, err
-	}
-	if !found || value == 0 {
+	o.look(func(d *Memory) { value = d.kvInt[string(key)] })
+	if value == 0 {
 		return 0, errKeyNotFound
 	}
 	return value, nil
 }
 
 func (o *memOpen) read(i int) (b []byte, err error) {
-	err = o.commit(func(d *Memory) { b = d.slot[i] })
-	return b, err
+	o.look(func(d *Memory) { b = d.slot[i] })
+	return b, nil
 }
 
 func (o *memOpen) write(i int, slot []byte) error {
@@ -335,18 +334,18 @@ func (s memSnapshots) Create(version raft.SnapshotVersion, index, term uint64, c
 
 // List implements raft.SnapshotStore.
 func (s memSnapshots) List() (list []*raft.SnapshotMeta, err error) {
-	err = s.o.commit(func(d *Memory) {
+	s.o.look(func(d *Memory) {
 		for _, snap := range d.snaps {
 			meta := snap.meta
 			list = append(list, &meta)
 		}
 	})
-	return list, err
+	return list, nil
 }
 
 // Open implements raft.SnapshotStore.
 func (s memSnapshots) Open(id string) (meta *raft.SnapshotMeta, r io.ReadCloser, err error) {
-	err = s.o.commit(func(d *Memory) {
+	s.o.look(func(d *Memory) {
 		for _, snap := range d.snaps {
 			if snap.meta.ID == id {
 				copied := snap.meta
@@ -354,7 +353,7 @@ func (s memSnapshots) Open(id string) (meta *raft.SnapshotMeta, r io.ReadCloser,
 			}
 		}
 	})
-	if err == nil && meta == nil {
+	if meta == nil {
 		err = fmt.Errorf("snapshot %s: %w", id, errNotExist)
 	}
 	return meta, r, err
