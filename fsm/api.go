@@ -32,6 +32,12 @@ type Observer interface {
 	Restored()
 }
 
+// EntryObserver is an Observer that gathers what it is told of one entry.
+type EntryObserver interface {
+	// EntryApplied follows the other calls of an entry, if there were any. Like them it is made on the apply goroutine.
+	EntryApplied()
+}
+
 // Message is a message as the machine hands it out. It is valid only during the call that gives it.
 type Message struct {
 	// Seq is the message's place in the order of the log; never 0.

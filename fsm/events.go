@@ -118,4 +118,7 @@ func (e *events) tell(obs Observer) {
 			obs.Wake(e.wakes[ev.at])
 		}
 	}
+	if o, ok := obs.(EntryObserver); ok && len(e.order) > 0 {
+		o.EntryApplied()
+	}
 }

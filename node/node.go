@@ -62,15 +62,16 @@ type Node struct {
 	metrics    *prometheus.Registry
 	asking     asking
 
-	ctx     context.Context // ends with the node
-	cancel  context.CancelFunc
-	running sync.WaitGroup
-	failed  sync.Once // guards Options.Fatal
-	closing atomic.Bool
-	refused atomic.Pointer[error] // why the cluster does not take this node, until an operator acts
-	gone    chan error            // the node must end, and why; capacity 1
-	once    sync.Once
-	err     error // of Close
+	ctx      context.Context // ends with the node
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	failed   sync.Once // guards Options.Fatal
+	closing  atomic.Bool
+	refused  atomic.Pointer[error] // why the cluster does not take this node, until an operator acts
+	verdicts verdicts              // of peers that call this node's data directory an old copy
+	gone     chan error            // the node must end, and why; capacity 1
+	once     sync.Once
+	err      error // of Close
 }
 
 // New opens the disk and the ports and builds every component. No client is served before Start. On an error nothing
@@ -148,15 +149,15 @@ func (n *Node) buildMesh() error {
 	cfg.Incarnation = func() uint64 { return n.storage.Identity().Incarnation }
 	cfg.DurableIndex = n.storage.Durable
 	cfg.Adopt = func(h mesh.Hello) error { return n.membership.Adopt(h) }
-	cfg.Admit = func(h mesh.Hello) error {
-		return n.storage.Book.Admit(h.ServerID, h.Name, h.Addr, h.Incarnation, h.DurableIndex)
-	}
+	cfg.Admit = n.admit
+	cfg.OnRefused = n.peerRefused
 	cfg.Logger = n.logger
 	m, err := mesh.New(cfg)
 	if err != nil {
 		return fmt.Errorf("open cluster port: %w", err)
 	}
 	n.mesh = m
+	m.OnUp(n.verdicts.forget)
 	return nil
 }
 
@@ -230,7 +231,7 @@ func (n *Node) buildMembership() error {
 	}
 	m, err := membership.New(cfg)
 	if err != nil {
-		return fmt.Errorf("build membership: %w", err)
+		return fmt.Errorf("build membership: %w", n.explainMembers(err))
 	}
 	n.membership = m
 	n.asking.init(n)

@@ -3,19 +3,21 @@ package broker
 import (
 	"quorate/fsm"
 	"quorate/fsm/command"
+	"quorate/fsm/mutant"
+	"quorate/node/client"
 	"quorate/node/session"
 	"quorate/protocol/packet"
 )
 
 func (l *link) puback(p *packet.Puback) {
 	l.mu.Lock()
-	outcome := l.out.Puback(p.PacketID)
+	outcome := l.sends().Puback(p.PacketID)
 	l.acknowledged(outcome)
 }
 
 func (l *link) pubrec(p *packet.Pubrec) {
 	l.mu.Lock()
-	outcome := l.out.Pubrec(p.PacketID, p.ReasonCode.Failed())
+	outcome := l.sends().Pubrec(p.PacketID, p.ReasonCode.Failed())
 	switch outcome {
 	case session.Unknown:
 		l.conn.SendIn(&packet.Pubrel{PacketID: p.PacketID, ReasonCode: packet.PacketIdentifierNotFound}, l.batch())
@@ -27,7 +29,7 @@ func (l *link) pubrec(p *packet.Pubrec) {
 
 func (l *link) pubcomp(id uint16) {
 	l.mu.Lock()
-	outcome := l.out.Pubcomp(id)
+	outcome := l.sends().Pubcomp(id)
 	l.acknowledged(outcome)
 }
 
@@ -59,14 +61,17 @@ func (l *link) pubrel(id uint16) error {
 		if l.in.Open(id) {
 			code = packet.Success
 		}
-		l.finish(t, code, nil)
+		l.finish(t, code, nil, l.batch())
 		l.mu.Unlock()
 		return nil
 	}
+	if mutant.EarlyIdentifier {
+		l.finish(t, packet.Success, nil, l.batch())
+	}
 	l.mu.Unlock()
 	err := l.b.log.Propose(&command.Release{Ref: l.ref, PacketID: id}, func(r fsm.Result, err error) {
-		if l.valid(&r, err) {
-			l.answer(t, r.Code, nil)
+		if l.valid(&r, err) && !mutant.EarlyIdentifier {
+			l.answer(t, r.Code, nil, l.b.applied())
 		}
 	})
 	if err != nil {
@@ -98,15 +103,19 @@ func (l *link) valid(r *fsm.Result, err error) bool {
 	return true
 }
 
-// answer fixes an answer and sends those that are due.
-func (l *link) answer(t session.Ticket, code packet.ReasonCode, codes []packet.ReasonCode) {
+// applied is the batch for what a result of the log brings: its callback runs on the apply goroutine if there is one,
+// and EntryApplied follows. Callbacks with an error may run elsewhere.
+func (b *Broker) applied() *client.Batch { return &b.applying.batch }
+
+// answer fixes an answer and sends those that are due. b is of the goroutine that calls.
+func (l *link) answer(t session.Ticket, code packet.ReasonCode, codes []packet.ReasonCode, b *client.Batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.finish(t, code, codes)
+	l.finish(t, code, codes, b)
 }
 
 // finish is answer with the mutex held.
-func (l *link) finish(t session.Ticket, code packet.ReasonCode, codes []packet.ReasonCode) {
+func (l *link) finish(t session.Ticket, code packet.ReasonCode, codes []packet.ReasonCode, b *client.Batch) {
 	if l.closed || l.ended {
 		return
 	}
@@ -116,23 +125,23 @@ func (l *link) finish(t session.Ticket, code packet.ReasonCode, codes []packet.R
 		if !ok {
 			break
 		}
-		l.sendAnswer(&a)
+		l.sendAnswer(&a, b)
 	}
 	l.signal()
 }
 
-func (l *link) sendAnswer(a *session.Answer) {
+func (l *link) sendAnswer(a *session.Answer, b *client.Batch) {
 	switch a.Type {
 	case packet.TypePuback:
-		l.conn.Send(&packet.Puback{PacketID: a.ID, ReasonCode: a.Code})
+		l.conn.SendIn(&packet.Puback{PacketID: a.ID, ReasonCode: a.Code}, b)
 	case packet.TypePubrec:
-		l.conn.Send(&packet.Pubrec{PacketID: a.ID, ReasonCode: a.Code})
+		l.conn.SendIn(&packet.Pubrec{PacketID: a.ID, ReasonCode: a.Code}, b)
 	case packet.TypePubcomp:
-		l.conn.Send(&packet.Pubcomp{PacketID: a.ID, ReasonCode: a.Code})
+		l.conn.SendIn(&packet.Pubcomp{PacketID: a.ID, ReasonCode: a.Code}, b)
 	case packet.TypeSuback:
-		l.conn.Send(&packet.Suback{PacketID: a.ID, ReasonCodes: a.Codes})
+		l.conn.SendIn(&packet.Suback{PacketID: a.ID, ReasonCodes: a.Codes}, b)
 	case packet.TypeUnsuback:
-		l.conn.Send(&packet.Unsuback{PacketID: a.ID, ReasonCodes: a.Codes})
+		l.conn.SendIn(&packet.Unsuback{PacketID: a.ID, ReasonCodes: a.Codes}, b)
 	}
 }
 

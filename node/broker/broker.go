@@ -110,6 +110,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{cfg: cfg, machine: cfg.Machine, log: cfg.Log, peers: cfg.Peers, logger: cfg.Logger, stop: make(chan struct{})}
 	b.client = cfg.Client
+	b.client.Writers = new(client.Writers)
 	b.routes.broker, b.progress.broker, b.enders.broker, b.applying.b = b, b, b, b
 	b.live.init()
 	b.watched.Go(b.watch)
@@ -175,8 +176,8 @@ func (b *Broker) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
 		b.serving.Wait()
-		b.progress.wait()
-		b.enders.wait()
+		b.progress.wait(ctx)
+		b.enders.wait(ctx)
 		close(done)
 	}()
 	select {

@@ -39,7 +39,10 @@ func (b *Broker) Clients(visit func(c *ClientInfo) bool) {
 			ClientID: l.who.ClientID, Identity: l.who.Identity, Username: l.who.Username,
 			RemoteAddr: l.info.RemoteAddr, Listener: l.info.Listener, Version: l.version, KeepAlive: l.conn.Deal().KeepAlive,
 			Ref: l.ref, Serial: l.serial, Persistent: l.durable, Subscriptions: len(l.subs),
-			Inflight: l.out.Unfinished(), Queued: l.out.LocalWaiting(), Publishing: l.in.Publishing(),
+			Publishing: l.in.Publishing(),
+		}
+		if l.out != nil {
+			c.Inflight, c.Queued = l.out.Unfinished(), l.out.LocalWaiting()
 		}
 		l.mu.Unlock()
 		stopped = !visit(&c)

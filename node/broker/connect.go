@@ -73,7 +73,7 @@ func (l *link) examine(p *packet.Connect, ack *packet.Connack) packet.ReasonCode
 		p.ClientID = "auto-" + rand.Text()
 		ack.Properties.AssignedClientID = p.ClientID // [MQTT-3.2.2-16]
 	}
-	if w := p.Will; w != nil && (strings.HasPrefix(w.Topic, sharePrefix) || strings.HasPrefix(w.Topic, delayedPrefix)) {
+	if w := p.Will; w != nil && (strings.HasPrefix(w.Topic, sharePrefix) || strings.HasPrefix(w.Topic, delayedPrefix) || tooDeep(w.Topic)) {
 		return packet.TopicNameInvalid
 	}
 	return packet.Success
@@ -119,7 +119,7 @@ func (l *link) own(p *packet.Connect) packet.ReasonCode {
 	l.mu.Lock()
 	l.decided = make(chan struct{})
 	l.mu.Unlock()
-	window := l.window(p)
+	window := l.windowOf(p)
 	c := &command.Connect{
 		ClientID: p.ClientID, Identity: l.who.Identity, Version: byte(p.Version), CleanStart: p.CleanStart,
 		ExpirySeconds: l.expiry, ReceiveMaximum: uint16(window),
@@ -142,8 +142,8 @@ func (l *link) own(p *packet.Connect) packet.ReasonCode {
 	return l.route()
 }
 
-// window is how many unfinished QoS>0 messages the client gets at once.
-func (l *link) window(p *packet.Connect) int {
+// windowOf is how many unfinished QoS>0 messages the client gets at once.
+func (l *link) windowOf(p *packet.Connect) int {
 	if rm := int(p.Properties.ReceiveMaximum); rm > 0 {
 		return min(rm, l.b.cfg.InflightMax)
 	}
@@ -199,10 +199,10 @@ func (l *link) decide(r fsm.Result, err error, window int) {
 	l.owned, l.ended = true, !holds
 	l.ref, l.serial, l.durable = r.Ref, r.Serial, r.Persistent
 	l.in = session.NewInbound(l.b.cfg.ReceiveMaximum, l.durable)
-	l.out = session.NewOutbound[outgoing](session.Limits{
-		ReceiveMaximum: window, Cursor: state.Cursor, ResendBound: state.ResendBound,
-		LocalMessageMax: l.b.cfg.QueueMessagesMax, LocalBytesMax: l.b.cfg.QueueBytesMax,
-	})
+	l.window = uint16(window)
+	if l.durable {
+		l.out = l.newOutbound(&state)
+	}
 	l.mu.Unlock()
 	if !holds {
 		l.conn.Close(packet.SessionTakenOver, "")
@@ -210,6 +210,23 @@ func (l *link) decide(r fsm.Result, err error, window int) {
 	}
 	l.b.links.own(r.Ref, l)
 	l.resume(&state)
+}
+
+// newOutbound makes the sending side of the Session, which goes on where the log says it stands.
+func (l *link) newOutbound(state *fsm.SessionState) *session.Outbound[outgoing] {
+	return session.NewOutbound[outgoing](session.Limits{
+		ReceiveMaximum: int(l.window), Cursor: state.Cursor, ResendBound: state.ResendBound,
+		LocalMessageMax: l.b.cfg.QueueMessagesMax, LocalBytesMax: l.b.cfg.QueueBytesMax,
+	})
+}
+
+// sends returns the sending side of the Session, once there is an in; the mutex is held. That of a transient Session
+// begins with the first message for it: 480 B of an idle connection.
+func (l *link) sends() *session.Outbound[outgoing] {
+	if l.out == nil {
+		l.out = l.newOutbound(&fsm.SessionState{})
+	}
+	return l.out
 }
 
 // resume puts the subscriptions of a Session that was there before into the live tree.

@@ -162,11 +162,11 @@ func (l *link) deliverLocal(f *fanOut, qos byte, t *target) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.out == nil {
+	if l.closed || l.in == nil {
 		return
 	}
 	if l.conn.Open() && l.conn.Room() > 0 {
-		if id, ok := l.out.Direct(qos); ok {
+		if id, ok := l.sends().Direct(qos); ok {
 			m := client.Message{Head: h.bytes, Payload: f.m.payload, IDOffset: h.idOffset, ID: id}
 			l.conn.PublishIn(&m, &f.batch)
 			f.delivered[qos]++
@@ -177,7 +177,7 @@ func (l *link) deliverLocal(f *fanOut, qos byte, t *target) {
 		f.queued = f.m.kept()
 	}
 	o := outgoing{msg: f.queued, retain: t.retain, subIDs: append([]uint32(nil), t.subIDs...)}
-	if !l.out.Enqueue(session.Message[outgoing]{QoS: qos, Bytes: f.queued.bytes(), Value: o}) {
+	if !l.sends().Enqueue(session.Message[outgoing]{QoS: qos, Bytes: f.queued.bytes(), Value: o}) {
 		l.b.metrics.DroppedQueue.Add(1)
 	}
 	l.conn.KickIn(&f.batch)

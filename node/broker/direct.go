@@ -5,6 +5,8 @@ import (
 
 	"quorate/fsm"
 	"quorate/fsm/command"
+	"quorate/fsm/mutant"
+	"quorate/node/client"
 	"quorate/node/session"
 	"quorate/protocol/packet"
 )
@@ -45,36 +47,44 @@ func (l *link) readIndex() {
 	}
 	waits := l.direct
 	l.direct = nil
+	if mutant.NoReadIndex {
+		var batch client.Batch
+		for i := range waits {
+			l.straightDone(&waits[i], packet.Success, &batch)
+		}
+		batch.Flush()
+		return
+	}
 	l.confirm(waits)
 }
 
 func (l *link) confirm(waits []directWait) {
 	l.b.log.ReadIndex(func(err error) {
-		select {
-		case <-l.conn.Done():
+		if l.conn.Closing() {
 			return
-		default:
 		}
 		if err != nil {
 			// Without a leader there is no acknowledgement (P9); the client waits, and is sent away after a while.
 			time.AfterFunc(directRetryPause, func() { l.confirm(waits) })
 			return
 		}
+		var batch client.Batch
 		for i := range waits {
-			l.confirmed(&waits[i])
+			l.confirmed(&waits[i], &batch)
 		}
+		batch.Flush()
 	})
 }
 
 // confirmed acknowledges a direct message, unless somebody else wants it by now: then it is proposed after all.
-func (l *link) confirmed(w *directWait) {
+func (l *link) confirmed(w *directWait, b *client.Batch) {
 	if l.isEnded() {
 		return
 	}
 	if w.applied != l.b.machine.Applied() {
 		var r fsm.Route
 		if l.b.machine.Route(w.msg.topic, &r); !onlyHere(&r, l.b.cfg.Node) {
-			l.repropose(w)
+			l.repropose(w, b)
 			return
 		}
 	}
@@ -83,18 +93,18 @@ func (l *link) confirmed(w *directWait) {
 		code = packet.NoMatchingSubscribers
 		l.b.metrics.Unmatched.Add(1)
 	}
-	l.straightDone(w, code)
+	l.straightDone(w, code, b)
 }
 
 // straightDone finishes a message of the direct road.
-func (l *link) straightDone(w *directWait, code packet.ReasonCode) {
+func (l *link) straightDone(w *directWait, code packet.ReasonCode, b *client.Batch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.straight[w.msg.qos].Add(-1)
-	l.finish(w.ticket, code, nil)
+	l.finish(w.ticket, code, nil, b)
 }
 
-func (l *link) repropose(w *directWait) {
+func (l *link) repropose(w *directWait, b *client.Batch) {
 	l.b.metrics.Reproposed.Add(1)
 	c := &command.Publish{Ref: l.ref, Local: true, Message: command.Message{
 		Topic: w.msg.topic, QoS: w.msg.qos, HasExpiry: w.msg.deadline != 0, ExpirySeconds: w.expiry,
@@ -105,13 +115,13 @@ func (l *link) repropose(w *directWait) {
 			return
 		}
 		l.after.Store(l.b.machine.Applied() + 1)
-		l.straightDone(w, r.Code)
+		l.straightDone(w, r.Code, l.b.applied())
 	})
 	if err != nil {
 		if l.version != packet.V5 {
 			l.conn.Close(packet.QuotaExceeded, "")
 			return
 		}
-		l.straightDone(w, packet.QuotaExceeded)
+		l.straightDone(w, packet.QuotaExceeded, b)
 	}
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 
 	"quorate/fsm"
@@ -58,8 +59,8 @@ func (e *enders) back() {
 	}
 }
 
-// wait returns when everything has come back.
-func (e *enders) wait() {
+// wait returns when everything has come back, or ctx ends.
+func (e *enders) wait(ctx context.Context) {
 	e.mu.Lock()
 	if e.out == 0 && len(e.queue) == 0 {
 		e.mu.Unlock()
@@ -70,5 +71,8 @@ func (e *enders) wait() {
 	}
 	idle := e.idle
 	e.mu.Unlock()
-	<-idle
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
 }

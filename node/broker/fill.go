@@ -143,11 +143,11 @@ func (l *link) pull() bool {
 	}
 	target := l.target.Load()
 	l.mu.Lock()
-	if l.closed || l.ended || l.out == nil || target == 0 {
+	if l.closed || l.ended || l.in == nil || target == 0 {
 		l.mu.Unlock()
 		return false
 	}
-	room, after := l.out.Room(), l.out.Scanned()
+	room, after := l.sends().Room(), l.sends().Scanned()
 	size := max(l.pullSize, pullMin)
 	l.mu.Unlock()
 	if room == 0 {

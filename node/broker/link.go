@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -46,7 +47,8 @@ type link struct {
 	mu sync.Mutex
 	handshake
 	in       *session.Inbound
-	out      *session.Outbound[outgoing]
+	out      *session.Outbound[outgoing] // see sends
+	window   uint16                      // its Receive Maximum
 	subs     map[string]*sub
 	retained []retainedJob
 	pullSize int  // how many messages the next pull asks for
@@ -124,7 +126,7 @@ func (l *link) batch() *client.Batch { return &l.fanOut().batch }
 // flush starts the writers of everything queued so far, and the read index of direct publishes.
 func (l *link) flush() {
 	if l.fan != nil {
-		l.fan.flush()
+		l.fan.flushHere()
 	}
 	l.readIndex()
 }
@@ -201,6 +203,9 @@ func (l *link) isEnded() bool {
 
 // Closed implements client.Exchange: the connection's part in the trees, in the log and in the Session ends.
 func (l *link) Closed(end client.End) {
+	if errors.Is(end.Err, client.ErrPanic) {
+		l.b.logger.Error("a bug ended a connection", "client_id", l.who.ClientID, "remote", l.info.RemoteAddr, "err", end.Err)
+	}
 	l.Idle()
 	l.mu.Lock()
 	l.closed = true

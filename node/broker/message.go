@@ -112,10 +112,20 @@ func (f *fanOut) end() {
 	}
 }
 
-// flush starts the writers of the connections that got something, and adds to the node's counters: once for a run of
-// messages, because those are shared by all.
+// flush has the connections written that got something, by others.
 func (f *fanOut) flush() {
 	f.batch.Flush()
+	f.count()
+}
+
+// flushHere is flush for a reader that has handled all that it read.
+func (f *fanOut) flushHere() {
+	f.batch.FlushHere()
+	f.count()
+}
+
+// count adds to the node's counters: once for a run of messages, because those are shared by all.
+func (f *fanOut) count() {
 	m := &f.b.metrics
 	for qos := range f.delivered {
 		if n := f.delivered[qos]; n > 0 {

@@ -17,8 +17,11 @@ func (b *Broker) Published(m *fsm.Message) {
 	f.begin(&msg)
 	f.deliver(how)
 	f.end()
-	f.flush()
 }
+
+// EntryApplied has everything written that an entry brought: one write for each connection, and one pull for each
+// Session, whatever the number of messages. It is part of an fsm.EntryObserver.
+func (b *Broker) EntryApplied() { b.applying.flush() }
 
 // Wake is told that something entered the private stream of a Session connected here. It is part of an fsm.Observer.
 func (b *Broker) Wake(ref command.Ref) {
@@ -29,7 +32,7 @@ func (b *Broker) Wake(ref command.Ref) {
 	l.want(everything)
 	// Retained copies of a SUBSCRIBE follow its SUBACK, which comes in a moment and kicks as well.
 	if l.subscribing.Load() == 0 {
-		l.conn.Kick()
+		l.conn.KickIn(&b.applying.batch)
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -144,8 +145,8 @@ func (p *progress) back(reported []*link) {
 	}
 }
 
-// wait returns when no command is on its way.
-func (p *progress) wait() {
+// wait returns when no command is on its way, or ctx ends.
+func (p *progress) wait(ctx context.Context) {
 	p.mu.Lock()
 	if !p.out {
 		p.mu.Unlock()
@@ -156,5 +157,8 @@ func (p *progress) wait() {
 	}
 	idle := p.idle
 	p.mu.Unlock()
-	<-idle
+	select {
+	case <-idle:
+	case <-ctx.Done():
+	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"quorate/fsm"
 	"quorate/fsm/command"
+	"quorate/fsm/mutant"
 	"quorate/node/session"
 	"quorate/protocol/packet"
 	"quorate/protocol/topic"
@@ -42,7 +43,7 @@ func (l *link) publish(p *packet.Publish) error {
 		return l.refuse(t, code)
 	}
 	if again && !l.durable {
-		l.answer(t, packet.Success, nil) // PUBREC again, and no second publish [MQTT-4.3.3-10]
+		l.answer(t, packet.Success, nil, l.batch()) // PUBREC again, and no second publish [MQTT-4.3.3-10]
 		return nil
 	}
 	return l.publishAcked(p, t, delay)
@@ -74,8 +75,15 @@ func (l *link) resolveAlias(p *packet.Publish) error {
 	return nil
 }
 
+// tooDeep reports whether a Topic Name has more levels than any Topic Filter may have. The decoder has checked the rest.
+func tooDeep(name string) bool { return strings.Count(name, "/") >= topic.MaxLevels }
+
 // admit decides whether the client may publish this, and takes $delayed/SECONDS/ off the topic.
 func (l *link) admit(p *packet.Publish) (delay uint32, code packet.ReasonCode) {
+	if tooDeep(p.Topic) {
+		l.b.metrics.RefusedTopic.Add(1)
+		return 0, packet.TopicNameInvalid
+	}
 	if p.Topic[0] == '$' {
 		if delay, code = l.special(p); code.Failed() {
 			l.b.metrics.RefusedTopic.Add(1)
@@ -133,7 +141,7 @@ func (l *link) refuse(t session.Ticket, code packet.ReasonCode) error {
 	if l.version != packet.V5 && code != packet.NotAuthorized {
 		return &packet.Error{Reason: code, Text: "publish refused"}
 	}
-	l.answer(t, code, nil)
+	l.answer(t, code, nil, l.batch())
 	return nil
 }
 
@@ -214,9 +222,14 @@ func (l *link) publishLogged(c *command.Publish, t session.Ticket) error {
 	err := l.b.log.Propose(c, func(r fsm.Result, err error) {
 		l.after.Store(l.b.machine.Applied() + 1)
 		l.logged[qos].Add(-1)
-		l.published(t, &r, err, c.DelaySeconds > 0)
+		if !mutant.AckBeforeCommit {
+			l.published(t, &r, err, c.DelaySeconds > 0)
+		}
 	})
 	if err == nil {
+		if mutant.AckBeforeCommit {
+			l.answer(t, packet.Success, nil, l.batch())
+		}
 		l.b.metrics.Logged.Add(1)
 		return nil
 	}
@@ -243,5 +256,5 @@ func (l *link) published(t session.Ticket, r *fsm.Result, err error, delayed boo
 	case !r.Matched && code == packet.Success:
 		code = packet.NoMatchingSubscribers
 	}
-	l.answer(t, code, nil)
+	l.answer(t, code, nil, l.b.applied())
 }

@@ -65,7 +65,7 @@ func (l *link) readRetained(max int) bool {
 			}
 		}
 	}
-	if !finished || l.out.Waiting() {
+	if !finished || l.out != nil && l.out.Waiting() {
 		l.conn.Kick()
 	}
 	return finished || seen > 0
@@ -103,7 +103,7 @@ func (l *link) sendRetained(m *fsm.Message, o *options) (n int, taken bool) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.out == nil || l.out.LocalRoom() < l.b.cfg.QueueMessagesMax/2 {
+	if l.closed || l.in == nil || l.sends().LocalRoom() < l.b.cfg.QueueMessagesMax/2 {
 		return 0, false
 	}
 	kept := msg.own()

@@ -56,7 +56,7 @@ func (l *link) subscribe(p *packet.Subscribe) error {
 	s.ticket = l.in.Request(packet.TypeSuback, p.PacketID, bytes)
 	l.mu.Unlock()
 	if len(s.list) == 0 {
-		l.answer(s.ticket, packet.Success, s.codes)
+		l.answer(s.ticket, packet.Success, s.codes, l.batch())
 		return nil
 	}
 	return s.propose()
@@ -114,7 +114,7 @@ func (s *subscribing) overloaded() error {
 	for _, i := range s.asked {
 		s.codes[i] = packet.QuotaExceeded
 	}
-	s.l.answer(s.ticket, packet.Success, s.codes)
+	s.l.answer(s.ticket, packet.Success, s.codes, s.l.batch())
 	return nil
 }
 
@@ -145,7 +145,7 @@ func (s *subscribing) applied(r fsm.Result, err error) {
 			continue
 		case shared:
 			l.shared.Store(true)
-			l.wake(everything, nil)
+			l.wake(everything, l.b.applied())
 			continue // no retained messages for shared subscriptions
 		}
 		o := &options{link: l, id: s.id, qos: byte(code), noLocal: f.NoLocal, rap: f.RetainAsPublished}
@@ -159,7 +159,7 @@ func (s *subscribing) applied(r fsm.Result, err error) {
 	}
 	l.b.routes.release(surplus)
 	l.suback(s, jobs)
-	l.wake(everything, nil)
+	l.wake(everything, l.b.applied())
 }
 
 // suback sends the SUBACK and then the retained messages, as far as they fit.
@@ -172,7 +172,7 @@ func (l *link) suback(s *subscribing, jobs []retainedJob) {
 			}
 		}
 	}
-	l.finish(s.ticket, packet.Success, s.codes)
+	l.finish(s.ticket, packet.Success, s.codes, l.b.applied())
 	first := len(l.retained) == 0
 	if !l.closed {
 		l.retained = append(l.retained, jobs...)
@@ -253,7 +253,7 @@ func (l *link) unsubscribed(filters []string, t session.Ticket, r *fsm.Result, e
 		removed = append(removed, f)
 		l.retained = slices.DeleteFunc(l.retained, func(j retainedJob) bool { return j.filter == f })
 	}
-	l.finish(t, packet.Success, codes)
+	l.finish(t, packet.Success, codes, l.b.applied())
 	l.mu.Unlock()
 	l.b.routes.release(removed)
 }

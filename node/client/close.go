@@ -2,6 +2,7 @@ package client
 
 import (
 	"io"
+	"sync"
 	"time"
 
 	"quorate/protocol/packet"
@@ -54,7 +55,11 @@ func (c *Conn) markClosing() {
 	}
 	o.closing = true
 	c.open.Store(false)
-	close(c.done)
+	if c.done == nil {
+		c.done = ended
+	} else {
+		close(c.done)
+	}
 	now := time.Now()
 	// Errors mean that the connection is closed already.
 	_ = c.nc.SetReadDeadline(now)
@@ -81,6 +86,9 @@ func (c *Conn) finish() {
 	o.mu.Lock()
 	c.markClosing()
 	for o.writing {
+		if o.idle == nil {
+			o.idle = sync.NewCond(&o.mu)
+		}
 		o.idle.Wait()
 	}
 	linger := !o.failed && o.reason != 0

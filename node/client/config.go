@@ -24,6 +24,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// CloseTimeout is how long the last packets may take once the connection is being closed.
 	CloseTimeout time.Duration
+	// Writers write for connections on plain sockets; nil: each has a goroutine while it is written.
+	Writers *Writers
 }
 
 // DefaultConfig returns the bounds that suit most brokers.

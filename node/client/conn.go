@@ -22,9 +22,10 @@
 package client
 
 import (
+	"io"
 	"net"
-	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"quorate/protocol/packet"
@@ -74,7 +75,9 @@ type Conn struct {
 	handler Handler
 	reader  *packet.Reader
 	deal    Deal
-	done    chan struct{}
+	done    chan struct{} // made by Done; guarded by out.mu
+	raw     syscall.RawConn
+	reading rawRead
 
 	counts   [16]uint32 // packets read since the last Idle, by type; reader only
 	bytesIn  uint64     // bytes read since the last Idle; reader only
@@ -87,11 +90,15 @@ type Conn struct {
 
 // New returns a connection that is served by Serve.
 func New(nc net.Conn, cfg *Config, m *Metrics, h Handler) *Conn {
-	c := &Conn{nc: nc, cfg: cfg, metrics: m, handler: h, done: make(chan struct{}), base: time.Now()}
+	c := &Conn{nc: nc, raw: rawOf(nc), cfg: cfg, metrics: m, handler: h, base: time.Now()}
 	opt := cfg.Reader
 	opt.MaxPacketBytes = min(cfg.ConnectBytesMax, cfg.Reader.MaxPacketBytes)
-	c.reader = packet.NewReaderOptions((*deadlineReader)(c), packet.FromClient, opt)
-	c.out.idle = sync.NewCond(&c.out.mu)
+	var source io.Reader = (*deadlineReader)(c)
+	if c.raw != nil {
+		c.reading.try = c.tryRead
+		source = (*lazyReader)(c)
+	}
+	c.reader = packet.NewReaderOptions(source, packet.FromClient, opt)
 	return c
 }
 
@@ -107,8 +114,38 @@ func (c *Conn) Net() net.Conn { return c.nc }
 // Open returns whether the connection is accepted and not closing.
 func (c *Conn) Open() bool { return c.open.Load() }
 
-// Done is closed when the connection begins to close.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+// Done is closed when the connection begins to close. A channel got before Connect has returned is not to be used later.
+func (c *Conn) Done() <-chan struct{} {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+	}
+	return c.done
+}
+
+// forget gives up a Done that was asked for during CONNECT and that nobody holds any more: 96 B of an idle connection.
+func (c *Conn) forget() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if !c.out.closing {
+		c.done = nil
+	}
+}
+
+// ended is the Done of all connections that were closed before anybody asked: 96 B of an idle one.
+var ended = func() chan struct{} {
+	ch := make(chan struct{})
+	close(ch)
+	return ch
+}()
+
+// Closing returns whether the connection has begun to close.
+func (c *Conn) Closing() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.closing
+}
 
 // Deal returns what CONNECT and CONNACK settled.
 func (c *Conn) Deal() *Deal { return &c.deal }

@@ -259,6 +259,21 @@ func TestPanicEndsTheConnectionOnly(t *testing.T) {
 		if s.metrics.Panics.Load() != 1 {
 			t.Fatal("the panic was not counted")
 		}
+		if !errors.Is(s.h.end.Err, ErrPanic) {
+			t.Fatalf("ended with %v, and nobody hears of the bug", s.h.end.Err)
+		}
+	})
+}
+
+func TestPanicOfTheWriterIsTheReasonOfTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, DefaultConfig(), &handler{fill: func() { panic("a bug") }})
+		s.send(&packet.Connect{Version: packet.V5, ClientID: "c"})
+		_, _ = io.Copy(io.Discard, s.nc)
+		<-s.served
+		if s.h.end == nil || !errors.Is(s.h.end.Err, ErrPanic) {
+			t.Fatalf("ended with %+v, and nobody hears of the bug", s.h.end)
+		}
 	})
 }
 

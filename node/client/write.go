@@ -17,7 +17,7 @@ const chunkBytesMax = 256 << 10
 // outbound is what waits to be written.
 type outbound struct {
 	mu       sync.Mutex
-	idle     *sync.Cond  // signalled when writing becomes false
+	idle     *sync.Cond  // signalled when writing becomes false; nil: nobody waits
 	sealed   net.Buffers // before buf; payloads in it are shared and immutable
 	buf      *[]byte
 	pending  int // bytes queued and not yet written, also those in the hands of the writer
@@ -27,6 +27,7 @@ type outbound struct {
 	closing  bool // nothing more is queued
 	failed   bool // the network failed: what is queued is dropped
 	accepted bool
+	bug      error             // ErrPanic of the writer, nil without one
 	reason   packet.ReasonCode // why the broker closes
 	deadline time.Time         // write deadline in force; writer only
 }
@@ -37,17 +38,54 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2<<10); return &b
 
 const pooledBytesMax = 64 << 10
 
-// Batch gathers the connections that a run of messages was queued for, so that each gets one writer for all of them.
-// The zero Batch is ready. Flush has to follow, or they stay unwritten.
+// Batch gathers the connections that a run of messages was queued for, so that each gets one write for all of them. The
+// zero Batch is ready. Flush or FlushHere has to follow, or they stay unwritten.
 type Batch struct{ conns []*Conn }
 
-// Flush starts the writers.
+// batchHereMax is how many connections FlushHere writes itself; for more it pays to have all processors at it.
+const batchHereMax = 32
+
+// Flush has them written soon, by others.
 func (b *Batch) Flush() {
-	for i, c := range b.conns {
-		go c.write()
-		b.conns[i] = nil
+	if len(b.conns) == 0 {
+		return
 	}
+	if w := b.conns[0].cfg.Writers; w != nil {
+		w.add(b.conns...)
+	} else {
+		for _, c := range b.conns {
+			go c.write()
+		}
+	}
+	b.reset()
+}
+
+// FlushHere writes what clients take at once, and leaves the rest to others. It is for who has no more to queue: a write
+// here costs no goroutine and no wake-up, 1.5 us of each. Sessions are not filled here.
+func (b *Batch) FlushHere() {
+	if len(b.conns) > batchHereMax {
+		b.Flush()
+		return
+	}
+	for _, c := range b.conns {
+		if c.out.kickedNow() {
+			c.start(true, nil)
+			continue
+		}
+		c.writeWithout()
+	}
+	b.reset()
+}
+
+func (b *Batch) reset() {
+	clear(b.conns)
 	b.conns = b.conns[:0]
+}
+
+func (o *outbound) kickedNow() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.kicked
 }
 
 // Message is an encoded PUBLISH: Head is everything before the payload. Both may be shared by many connections. Head is
@@ -198,6 +236,8 @@ func (c *Conn) start(claimed bool, b *Batch) {
 	case !claimed:
 	case b != nil:
 		b.conns = append(b.conns, c)
+	case c.cfg.Writers != nil:
+		c.cfg.Writers.add(c)
 	default:
 		go c.write()
 	}
@@ -219,49 +259,66 @@ func (c *Conn) KickIn(b *Batch) {
 // write is the writer: it writes until nothing is queued and no Fill is wanted.
 func (c *Conn) write() {
 	if err := c.protect(c.writeAll); err != nil {
+		c.writerFailed(err)
+	}
+}
+
+// writerFailed ends the connection after a panic of its writer.
+func (c *Conn) writerFailed(err error) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.bug = err
+	c.fail()
+	c.stopWriting()
+}
+
+func (c *Conn) writeAll() {
+	var vec net.Buffers
+	for {
+		last, counts, done := c.take(&vec)
+		if done {
+			return
+		}
+		n, err := c.writeVec(vec)
+		c.countWritten(&counts, n)
+		release(last)
 		c.out.mu.Lock()
-		c.fail()
-		c.stopWriting()
+		c.out.pending -= n
+		if err != nil {
+			c.fail()
+		}
 		c.out.mu.Unlock()
 	}
 }
 
-func (c *Conn) writeAll() {
+// take fills the connection if that is wanted, and takes everything queued into vec; done says that there is nothing, and
+// that the writer's term has ended. last is the buffer to give back when it is written.
+func (c *Conn) take(vec *net.Buffers) (last *[]byte, counts [16]uint32, done bool) {
 	o := &c.out
-	var vec net.Buffers
-	for {
-		o.mu.Lock()
-		if o.kicked && o.accepted && !o.closing && o.pending < c.cfg.FillBytes/2 {
-			o.kicked = false
-			o.mu.Unlock()
-			c.handler.Fill()
-			continue
-		}
-		if o.failed || len(o.sealed) == 0 && o.buf == nil {
-			c.stopWriting()
-			o.mu.Unlock()
-			return
-		}
-		vec = append(vec[:0], o.sealed...)
-		last := o.buf
-		if last != nil {
-			vec = append(vec, *last)
-		}
-		o.sealed, o.buf = nil, nil
-		counts := o.counts
-		o.counts = [16]uint32{}
-		o.mu.Unlock()
-
-		n, err := c.writeVec(vec)
-		c.countWritten(&counts, n)
-		release(last)
-		o.mu.Lock()
-		o.pending -= n
-		if err != nil {
-			c.fail()
-		}
-		o.mu.Unlock()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.kicked && o.accepted && !o.closing && o.pending < c.cfg.FillBytes/2 {
+		o.kicked = false
+		c.fillUnlocked()
 	}
+	if o.failed || len(o.sealed) == 0 && o.buf == nil {
+		c.stopWriting()
+		return nil, counts, true
+	}
+	*vec = append((*vec)[:0], o.sealed...)
+	if last = o.buf; last != nil {
+		*vec = append(*vec, *last)
+	}
+	o.sealed, o.buf = nil, nil
+	counts, o.counts = o.counts, counts
+	return last, counts, false
+}
+
+// fillUnlocked asks for a Fill without out.mu, which is held before and after, also when Fill panics.
+func (c *Conn) fillUnlocked() {
+	c.out.mu.Unlock()
+	defer c.out.mu.Lock()
+	c.handler.Fill()
 }
 
 // release gives a buffer back to the pool.
@@ -275,8 +332,16 @@ func release(buf *[]byte) {
 
 // stopWriting ends the writer's term; out.mu is held.
 func (c *Conn) stopWriting() {
-	c.out.writing = false
-	c.out.idle.Broadcast()
+	o := &c.out
+	if c.raw != nil && !o.closing && !o.deadline.IsZero() {
+		// One that has passed would fail the next write, which may come without waiting.
+		o.deadline = time.Time{}
+		_ = c.nc.SetWriteDeadline(o.deadline)
+	}
+	o.writing = false
+	if o.idle != nil {
+		o.idle.Broadcast()
+	}
 }
 
 // writeVec writes all of vec in chunks that each have WriteTimeout.

@@ -3,12 +3,60 @@ package packet
 // fill reads once, behind what is in the buffer. need is the size of the packet
 // there, or 0 while it is not known.
 func (r *Reader) fill(need int) (int, error) {
+	if r.start == r.end {
+		r.giveBack()
+		if r.lazy != nil {
+			return r.fillLazily()
+		}
+	}
 	r.resize(need)
 	space := r.buf[r.end:]
 	n, err := r.r.Read(space)
 	r.end += n
 	r.full = n == len(space)
 	return n, err
+}
+
+// fillLazily reads when nothing is left to decode.
+func (r *Reader) fillLazily() (int, error) {
+	if len(r.buf) <= bulkBytes || !r.full {
+		r.Return()
+	}
+	n, err := r.lazy.ReadLazily(r)
+	r.end = n
+	r.full = n > 0 && n == len(r.buf)
+	if n == 0 {
+		r.Return()
+	}
+	return n, err
+}
+
+// Borrow returns the buffer that a Lazy source reads into.
+func (r *Reader) Borrow() []byte {
+	r.start, r.end = 0, 0
+	if r.buf == nil {
+		r.bulk = bulkPool.Get().(*[bulkBytes]byte)
+		r.buf = r.bulk[:]
+	}
+	return r.buf
+}
+
+// Return takes the buffer back in which nothing was read.
+func (r *Reader) Return() {
+	if r.bulk != nil {
+		bulkPool.Put(r.bulk)
+	}
+	r.buf, r.bulk, r.start, r.end, r.full = nil, nil, 0, 0, false
+}
+
+// giveBack ends the use of the packet that Next returned last.
+func (r *Reader) giveBack() {
+	if r.loan == nil {
+		return
+	}
+	*r.loan = loan{} // it points into a buffer that is somebody else's from now on
+	loanPool.Put(r.loan)
+	r.loan = nil
 }
 
 // resize picks the buffer for the next read and moves what is left to its front.
@@ -32,13 +80,10 @@ func (r *Reader) resize(need int) {
 	changed := size != len(r.buf)
 	if changed {
 		r.bulk = nil
-		switch size {
-		case idleBytes:
-			r.buf = r.idle[:]
-		case bulkBytes:
+		if size == bulkBytes {
 			r.bulk = bulkPool.Get().(*[bulkBytes]byte)
 			r.buf = r.bulk[:]
-		default:
+		} else {
 			r.buf = make([]byte, size)
 		}
 	}
