@@ -83,6 +83,7 @@ start() {
 			--mqtt "127.0.0.1:${mqtt[$n]}" --cluster "${cluster[$n]}" --join "$join" --admin "${admin[$n]}" \
 			>>"$work/$n.log" 2>&1 &
 		echo $! >"$work/$n.pid"
+		disown # its end is expected, and need not be told
 	done
 }
 

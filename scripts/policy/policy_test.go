@@ -27,6 +27,7 @@ var layers = []struct {
 	{prefix: "protocol/wire"},
 	{prefix: "protocol"},
 	{prefix: "fsm/internal"},
+	{prefix: "fsm/mutant"},
 	{prefix: "fsm/command"},
 	{prefix: "fsm"},
 	{prefix: "cluster", neighbours: true},
@@ -56,7 +57,7 @@ var blind = map[string][]string{
 // homes says which packages may import a third party's module: the others
 // reach it through them. Tests may import what they like.
 var homes = map[string][]string{
-	"github.com/hashicorp/raft":       {"cluster", "node"},
+	"github.com/hashicorp/raft":       {"cluster", "node", "scripts"},
 	"github.com/hashicorp/memberlist": {"cluster"},
 	"go.etcd.io/bbolt":                {"cluster/consensus"},
 	"github.com/coder/websocket":      {"node/listener"},

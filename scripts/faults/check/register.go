@@ -111,32 +111,45 @@ func zonesOf(ops []registerOp) ([]zone, string) {
 // retained is P5: a retained message is a linearizable register per topic. A
 // write is an acknowledged retained PUBLISH, a read is a SUBSCRIBE and the
 // retained copy it brings.
+//
+// A QoS 1 PUBLISH that was sent again may be written twice, with something
+// else between: that is what QoS 1 allows. Only its first attempt counts then,
+// and of its reads those that ended before the second one; the others are left
+// out, which never makes a good history bad.
 func retained(x *index) *Result {
 	r := newResult("retained", "P5")
 	topics := map[string][]registerOp{}
-	add := func(o *operation, name string, op registerOp) {
-		op.from, op.to, op.who = o.At, o.end, o.Client+" at "+o.Node
-		topics[name] = append(topics[name], op)
-	}
+	repeated := map[string]time.Duration{} // by value: when it was sent again
 	r.count("writes", 0)
 	for _, p := range x.publishes {
 		if !p.Retain || p.phase == Fail {
 			continue
 		}
 		r.count("writes", 1)
-		add(p, p.Topic, registerOp{value: p.Value, write: true})
+		op := registerOp{value: p.Value, write: true, from: p.At, to: p.end, who: p.Client + " at " + p.Node}
+		if p.QoS == 1 && p.attempts > 1 {
+			again := p.sends[1].At
+			repeated[p.Value] = again
+			op.to = never // dropped, unless a read has seen it
+			if p.end < again {
+				op.to = p.end
+			}
+		}
+		topics[p.Topic] = append(topics[p.Topic], op)
 	}
 	for _, o := range x.reads {
+		again, twice := repeated[o.done.Value]
 		switch {
 		case o.phase != OK:
 			r.count("unanswered", 1)
-		case o.done.Topic == "": // no retained message
-			r.count("reads", 1)
-			add(o, o.Topic, registerOp{})
-		default:
-			r.count("reads", 1)
-			add(o, o.done.Topic, registerOp{value: o.done.Value})
+			continue
+		case twice && o.end >= again:
+			r.count("ambiguous", 1)
+			continue
 		}
+		r.count("reads", 1)
+		op := registerOp{value: o.done.Value, from: o.At, to: o.end, who: o.Client + " at " + o.Node}
+		topics[o.Topic] = append(topics[o.Topic], op)
 	}
 	for name, ops := range topics {
 		if why := linearizable(ops); why != "" {

@@ -54,6 +54,29 @@ func TestRegisterRefusesAValueThatWasRefusedOrNeverWritten(t *testing.T) {
 	s.expect(t, "retained", Invalid, "stale")
 }
 
+func TestAQoS1WriteThatWasRepeatedMayBeSeenTwice(t *testing.T) {
+	s := newStory()
+	c, d := s.connect("c", "n1", false), s.connect("d", "n2", false)
+	p := s.retainedWrite(c, "1")
+	s.read(d, "1")
+	s.end(s.retainedWrite(d, "2"), OK)
+	s.read(d, "2")
+	p.Phase, p.Op = Note, Resend
+	s.note(p)
+	p.Op = Publish
+	s.end(p, OK)
+	s.read(d, "1")
+	s.expect(t, "retained", Valid, "")
+
+	s = newStory()
+	c, d = s.connect("c", "n1", false), s.connect("d", "n2", false)
+	p = s.retainedWrite(c, "1")
+	s.read(d, "1")
+	s.end(s.retainedWrite(d, "2"), OK)
+	s.read(d, "1") // before it was repeated
+	s.expect(t, "retained", Invalid, "stale")
+}
+
 func (s *story) retainedWrite(c Event, v string) Event {
 	return s.begin(Event{Op: Publish, Client: c.Client, Conn: c.Conn, Topic: "r", Value: v, QoS: 1, Retain: true})
 }

@@ -196,6 +196,48 @@ func (s *stage) otherThan(node string) string {
 	panic("a cluster of one")
 }
 
+// DESIGN: retained messages are read at the index of the SUBSCRIBE's entry: a
+// node that was cut off shows nothing old, and nothing is missing.
+func TestRetainedMessagesAreFreshOnEveryNode(t *testing.T) {
+	onStage(t, func(s *stage) {
+		writer := client.New(s.options("writer", packet.V5))
+		for round, node := range []string{"n1", "n2", "n3", s.leaderOr(s.rand())} {
+			s.again(writer, s.otherThan(node))
+			s.acked(s.retain(writer, "r"))
+			reader := s.connect(s.transientOptions(fmt.Sprintf("cut-off-%d", round)), node)
+			s.isolate(node)
+			time.Sleep(4 * time.Second)
+			s.acked(s.retain(writer, "r"))
+			ctx, cancel := context.WithTimeout(s.over, 3*time.Second)
+			_, _ = reader.ReadRetained(ctx, "r") // an answer would be an old one
+			cancel()
+			s.recover()
+			for _, name := range s.names() {
+				c := s.connect(s.transientOptions(fmt.Sprintf("reader-%d-%s", round, name)), name)
+				ctx, cancel := context.WithTimeout(s.over, 5*time.Second)
+				if _, err := c.ReadRetained(ctx, "r"); err != nil {
+					t.Errorf("read on %s: %v", name, err)
+				}
+				cancel()
+				c.Disconnect(packet.NormalDisconnection)
+			}
+			reader.Drop()
+		}
+		writer.Drop()
+		s.valid("retained")
+	})
+}
+
+// retain starts a retained publish.
+func (s *stage) retain(c *client.Client, name string) *client.Publication {
+	s.t.Helper()
+	p, err := c.Publish(name, s.value(c.ID()), 2, true)
+	if err != nil {
+		s.t.Fatalf("publish by %s: %v", c.ID(), err)
+	}
+	return p
+}
+
 // DESIGN: ownership is an epoch in the log; every command and every ack is
 // decided under it, and a stale one gets nothing.
 func TestOnlyTheNewestConnectionOfAClientIsAcknowledged(t *testing.T) {
@@ -222,6 +264,59 @@ func TestOnlyTheNewestConnectionOfAClientIsAcknowledged(t *testing.T) {
 			s.valid("owner")
 			next.Drop()
 		}
+	})
+}
+
+// DESIGN: the same for what an old connection left in its node: it comes into
+// the log after the client has finished the exchange elsewhere.
+func TestWhatAnOldConnectionLeftBehindIsNotPublishedAgain(t *testing.T) {
+	onStage(t, func(s *stage) {
+		s.subscriber("sub", packet.V5, 0, packet.Subscription{Filter: "a", QoS: 2})
+		s.ready.Wait()
+		for round, node := range []string{"n1", "n2", "n3", s.leaderOr(s.rand())} {
+			c := s.connect(s.options(fmt.Sprintf("pub-%d", round), packet.V5), node)
+			s.acked(s.publish(c, "a", 2))
+			s.isolate(node)
+			p := s.publish(c, "a", 2)
+			time.Sleep(4 * time.Second)
+			s.again(c, s.otherThan(node))
+			s.acked(p)
+			s.recover()
+			time.Sleep(5 * time.Second)
+			s.acked(s.publish(c, "a", 2))
+			c.Disconnect(packet.NormalDisconnection)
+		}
+		time.Sleep(settleTime)
+		s.valid("exactly-once", "queue", "order")
+	})
+}
+
+// DESIGN: QoS 2 in: the identifier is released before PUBCOMP. A client that
+// takes it again on another node must not be taken for one that repeats.
+func TestAnIdentifierIsFreeOnlyWhenItsReleaseIsCommitted(t *testing.T) {
+	onStage(t, func(s *stage) {
+		s.subscriber("sub", packet.V5, 0, packet.Subscription{Filter: "a", QoS: 2})
+		s.ready.Wait()
+		for round, node := range []string{"n1", "n2", "n3", s.leaderOr(s.rand())} {
+			opt := s.options(fmt.Sprintf("pub-%d", round), packet.V5)
+			opt.LowIDs = true
+			c := s.connect(opt, node)
+			ip := s.node(node).ip
+			p := s.publish(c, "a", 2)
+			time.Sleep(100 * time.Microsecond) // it is on its way, and PUBREC is not here yet
+			s.net.SetDelay(clientIP, ip, 500*time.Millisecond, 500*time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
+			s.isolate(node) // now comes PUBREL, which cannot be committed
+			time.Sleep(4 * time.Second)
+			s.again(c, s.otherThan(node))
+			s.acked(p)
+			s.acked(s.publish(c, "a", 2))
+			s.net.SetDelay(clientIP, ip, delayMin, delayMax)
+			s.recover()
+			c.Disconnect(packet.NormalDisconnection)
+		}
+		time.Sleep(settleTime)
+		s.valid("exactly-once", "queue", "order")
 	})
 }
 

@@ -82,7 +82,7 @@ func (l *load) everyKind() {
 	l.publisher("pub-1", packet.V5, 8, false, []byte{1, 2}, "a/0", "a/1", "b/0")
 	l.publisher("pub-2", packet.V311, 4, false, []byte{2}, "a/0", "a/1", "b/1")
 	l.publisher("pub-3", packet.V31, 1, false, []byte{1}, "b/0", "b/1")
-	l.publisher("writer-1", packet.V5, 1, true, []byte{1}, "r/0", "r/1")
+	l.publisher("writer-1", packet.V5, 1, true, []byte{1, 2}, "r/0", "r/1")
 	l.publisher("writer-2", packet.V311, 1, true, []byte{2}, "r/0", "r/1")
 	l.reader("reader-1", packet.V5, "r/0", "r/1")
 	l.reader("reader-2", packet.V311, "r/0", "r/1")
