@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"quorate/cluster/mesh"
@@ -226,6 +227,7 @@ func TestSilentAndGarbageConnectionsAreClosedAndHarmNobody(t *testing.T) {
 				t.Fatalf("answered %q", garbage)
 			}
 		}
+		synctest.Wait() // a refusal is counted after its connection was closed
 		refused := a.Stats().Refused
 		if refused["busy"] != 5 || refused["silence"] < 10 || refused["protocol"] < 5 {
 			t.Fatalf("refusals %v", refused)

@@ -15,28 +15,27 @@ import (
 type clientOptions struct {
 	program string // "pub" or "sub"
 
-	hosts          []string // host or host:port, tried in turn
-	port           int      // 0: the default of the transport
-	unix, bind     string
-	tls            tlsOptions
-	username       *string
-	password       *string
-	clientID       string
-	idPrefix       string
-	keepAlive      int
-	version        packet.Version
-	persistent     bool // -c
-	expiry         *uint32
-	debug, quiet   bool
-	topics         []string
-	qos            byte
-	willTopic      string
-	willPayload    []byte
-	willQoS        byte
-	willRetain     bool
-	willFlags      bool // one of them was given
-	properties     []property
-	receiveMaximum int // -M of sub's kind is not there: from -D CONNECT
+	hosts        []string // host or host:port, tried in turn
+	port         int      // 0: the default of the transport
+	unix, bind   string
+	tls          tlsOptions
+	username     *string
+	password     *string
+	clientID     string
+	idPrefix     string
+	keepAlive    int
+	version      packet.Version
+	persistent   bool // -c
+	expiry       *uint32
+	debug, quiet bool
+	topics       []string
+	qos          byte
+	willTopic    string
+	willPayload  []byte
+	willQoS      byte
+	willRetain   bool
+	willFlags    bool // one of them was given
+	properties   []property
 
 	pub pubOptions
 	sub subOptions

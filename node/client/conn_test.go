@@ -77,7 +77,7 @@ func (s *server) send(p packet.Packet) {
 }
 
 func (s *server) connect() {
-	go s.send(&packet.Connect{Version: packet.V5, ClientID: "c"})
+	go func() { _, _ = s.nc.Write((&packet.Connect{Version: packet.V5, ClientID: "c"}).Append(nil, packet.V5)) }()
 	s.expect(packet.TypeConnack)
 	synctest.Wait()
 }

@@ -2,15 +2,6 @@ package packet
 
 import "strings"
 
-// packetBody is one packet as it came: its first byte and what its Remaining
-// Length counts.
-type packetBody struct {
-	first byte
-	body  []byte
-}
-
-func (b packetBody) kind() Type { return Type(b.first >> 4) }
-
 // Which types each side may send (table 2-1).
 const (
 	clientTypes uint16 = 1<<TypeConnect | 1<<TypePublish | 1<<TypePuback | 1<<TypePubrec | 1<<TypePubrel |
