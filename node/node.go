@@ -174,6 +174,7 @@ func (n *Node) startConsensus() error {
 	cfg.Clock, cfg.Timings, cfg.Limits = n.opt.Clock, timings(n.cfg), limits(n.cfg)
 	cfg.Bounds.SnapshotBytes, cfg.Bounds.TrailingBytes = uint64(n.cfg.SnapshotBytes), uint64(n.cfg.SnapshotBytes)
 	cfg.ClientAddr, cfg.Logger, cfg.Fatal = addr, n.logger, n.fatal
+	cfg.Reincarnated = n.observer.reincarnated
 	cfg.Removed = func() { n.end(consensus.ErrRemoved) }
 	c, err := consensus.Start(cfg)
 	if err != nil {

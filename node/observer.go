@@ -50,6 +50,13 @@ func (o *observer) Wake(ref command.Ref) {
 	}
 }
 
+// reincarnated is consensus.Config.Reincarnated.
+func (o *observer) reincarnated(incarnation uint64) {
+	if b := o.broker.Load(); b != nil {
+		b.Reincarnated(incarnation)
+	}
+}
+
 // EntryApplied implements fsm.EntryObserver.
 func (o *observer) EntryApplied() {
 	if b := o.broker.Load(); b != nil {

@@ -10,7 +10,6 @@ type target struct {
 	link   *link
 	qos    byte
 	retain bool
-	taken  bool
 	subIDs []uint32
 }
 

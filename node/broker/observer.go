@@ -52,6 +52,10 @@ func (b *Broker) ConnectionEnded(ref command.Ref, _ command.NodeID, reason packe
 	l.end(reason)
 }
 
+// Reincarnated says that the log ended this node's incarnation while it lived, and that it goes on under a new one, which
+// begins without routes. It does not block. (The connections of the old one end by ConnectionEnded.)
+func (b *Broker) Reincarnated(uint64) { b.routes.again() }
+
 // Restored looks at every connection again after a snapshot replaced the state. It is part of an fsm.Observer.
 func (b *Broker) Restored() {
 	b.links.each(func(l *link) {

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"quorate/fsm"
@@ -18,6 +20,30 @@ type routes struct {
 	mu     sync.Mutex
 	counts map[string]int
 	missed command.Routes // changes that the log did not take yet
+	// forgotten: the log has none of the routes and did not take them again. Invariant: nobody is counted meanwhile.
+	forgotten bool
+}
+
+// againMax is how many routes one command of again has: a command has a limit in bytes.
+const againMax = 1000
+
+// again proposes every route: the log forgot them with the incarnation of the node that it ended.
+func (r *routes) again() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_ = r.remember() // retry and acquire try again
+}
+
+// remember is again with r.mu held.
+func (r *routes) remember() error {
+	for filters := range slices.Chunk(slices.Sorted(maps.Keys(r.counts)), againMax) {
+		if err := r.propose(command.Routes{Add: filters}); err != nil {
+			r.forgotten = true
+			return err
+		}
+	}
+	r.forgotten = false
+	return nil
 }
 
 // acquire counts one more user of each filter. A SUBSCRIBE proposed afterwards is applied after the route. It returns
@@ -25,6 +51,11 @@ type routes struct {
 func (r *routes) acquire(filters []string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.forgotten {
+		if err := r.remember(); err != nil {
+			return err
+		}
+	}
 	if r.counts == nil {
 		r.counts = make(map[string]int)
 	}
@@ -80,10 +111,13 @@ func (r *routes) propose(c command.Routes) error {
 	return r.broker.log.Propose(&c, func(fsm.Result, error) {})
 }
 
-// retry proposes the removals that the log did not take. The watch calls it.
+// retry proposes what the log did not take. The watch calls it.
 func (r *routes) retry() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.forgotten && r.remember() != nil {
+		return
+	}
 	if len(r.missed.Remove) == 0 {
 		return
 	}
