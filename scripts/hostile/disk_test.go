@@ -51,8 +51,8 @@ const (
 	gib = 1 << 30
 )
 
-// try publishes a message that must be stored, on a connection of its own, and says what came of it.
-func try(t *testing.T, n *node, v packet.Version, i int) string {
+// probe publishes a message that must be stored, on a connection of its own, and says what came of it.
+func probe(t *testing.T, n *node, v packet.Version) string {
 	t.Helper()
 	w := dial(t, n, v)
 	defer func() { _ = w.nc.Close() }()
@@ -60,7 +60,7 @@ func try(t *testing.T, n *node, v packet.Version, i int) string {
 	if p, err := w.next(); err != nil || describe(p) != "CONNACK 0x00" {
 		return fmt.Sprintf("not connected: %v", err)
 	}
-	w.write(publish(v, 2, "kept/x", 1, strconv.Itoa(i)))
+	w.write(publish(v, 3, "probe", 1, "x")) // retained
 	p, err := w.next()
 	if err != nil {
 		return closed
@@ -68,12 +68,15 @@ func try(t *testing.T, n *node, v packet.Version, i int) string {
 	return describe(p)
 }
 
+// stored reports whether the probe was taken.
+func stored(probe string) bool { return probe == "PUBACK 0x00" || probe == "PUBACK 0x10" }
+
 // short checks what a node with little space does: QoS 1 and 2 that must be stored is refused in both versions, QoS 0 goes
 // on, and what is stored is delivered.
 func short(t *testing.T, n *node, live *wire) {
 	t.Helper()
-	eventually(t, "PUBACK 0x97", func() bool { return try(t, n, packet.V5, -1) == "PUBACK 0x97" })
-	if got := try(t, n, packet.V311, -1); got != closed {
+	eventually(t, "PUBACK 0x97", func() bool { return probe(t, n, packet.V5) == "PUBACK 0x97" })
+	if got := probe(t, n, packet.V311); got != closed {
 		t.Errorf("version 3 got %q, want the close", got)
 	}
 	w := login(t, n, packet.V5, "")
@@ -110,10 +113,11 @@ func TestFullDiskRefusesDeliversAndRecovers(t *testing.T) {
 	short(t, n, live)
 	drain(t, n, kept)
 	d.leave(2 * gib)
-	recovers(t, n, 0)
+	recovers(t, n)
+	store(t, login(t, n, packet.V5, ""), 0, 5)
 
 	d.leave(0) // somebody else took everything
-	eventually(t, "no message to be taken", func() bool { return try(t, n, packet.V5, -1) != "PUBACK 0x00" })
+	eventually(t, "no message to be taken", func() bool { return !stored(probe(t, n, packet.V5)) })
 	for i := range 20 {
 		live.write(publish(packet.V5, 0, "live/x", 0, strconv.Itoa(i)))
 		m, ok := live.read().(*packet.Publish)
@@ -124,7 +128,8 @@ func TestFullDiskRefusesDeliversAndRecovers(t *testing.T) {
 	n.alive()
 	said := n.log.Len()
 	d.leave(2 * gib)
-	recovers(t, n, 1)
+	recovers(t, n)
+	store(t, login(t, n, packet.V5, ""), 5, 10)
 	n.alive()
 	if grown := n.log.Len() - said; grown > 64<<10 {
 		t.Errorf("%d bytes of log:\n%s", grown, tail(n.log.String(), 10))
@@ -132,19 +137,20 @@ func TestFullDiskRefusesDeliversAndRecovers(t *testing.T) {
 
 	n.kill()
 	d.leave(0)
-	n.start().refuses("no space left on device")
+	n.start()
+	n.says("no space left on device|disk is nearly full") // it may run without a leader, or end
 	d.leave(2 * gib)
-	up(t, n)
-	drain(t, n, 2)
+	if !n.running() {
+		n.start()
+	}
+	n.ready()
+	drain(t, n, 10)
 }
 
-// recovers waits until a message is taken again, by itself.
-func recovers(t *testing.T, n *node, i int) {
+// recovers waits until messages are taken again, without anybody's help.
+func recovers(t *testing.T, n *node) {
 	t.Helper()
-	eventually(t, "a message to be taken again", func() bool {
-		got := try(t, n, packet.V5, i)
-		return got == "PUBACK 0x00"
-	})
+	eventually(t, "messages to be taken again", func() bool { return stored(probe(t, n, packet.V5)) })
 }
 
 // One full disk of three costs nobody anything: the others are a majority, and the clients of the node are served.
@@ -165,7 +171,7 @@ func TestFullDiskOfOneNodeOfThree(t *testing.T) {
 		return b > 0 && a-b < 100
 	})
 	victim.ready()
-	recovers2(t, victim)
+	recovers(t, victim)
 	good.more(20)
 	good.finish(2 * ackMax)
 	if strings.Contains(victim.log.String(), "panic") {
@@ -174,12 +180,3 @@ func TestFullDiskOfOneNodeOfThree(t *testing.T) {
 }
 
 func applied(n *node) float64 { return n.metric("quorate_log_applied_index") }
-
-// recovers2 publishes through the node, to a subscriber that is not there.
-func recovers2(t *testing.T, n *node) {
-	t.Helper()
-	eventually(t, "a message to be taken through "+n.name, func() bool {
-		got := try(t, n, packet.V5, 0)
-		return got == "PUBACK 0x00" || got == "PUBACK 0x10"
-	})
-}

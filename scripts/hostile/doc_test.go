@@ -10,11 +10,13 @@
 package hostile
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -32,13 +34,22 @@ func run(m *testing.M) int {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	work, quorate = dir, filepath.Join(dir, "quorate")
-	if err := build(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	flag.Parse()
+	if !testing.Short() {
+		if err := build(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	if width := flag.Lookup("test.parallel"); width.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = width.Value.Set(parallel) // they wait most of the time
 	}
 	go starter()
 	return m.Run()
 }
+
+// parallel is how many tests run at once.
+const parallel = "6"
 
 func build() error {
 	cmd := exec.Command("go", "build", "-o", quorate, "quorate/cmd/quorate")

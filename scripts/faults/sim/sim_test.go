@@ -15,18 +15,18 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 0, "number of seeds; 0: as many as fit in a minute")
-	seed  = flag.Uint64("seed", 0, "the only seed to run")
+	seeds = flag.Int("seeds", 0, "number of seeds; 0: as many as fit in a minute, or one with -seed")
+	seed  = flag.Uint64("seed", 0, "first seed")
 )
 
 // seedsDefault is how many seeds a plain go test runs.
 const seedsDefault = 16
 
 func TestEveryPromiseHoldsUnderRandomFaults(t *testing.T) {
-	first, n := uint64(1), *seeds
+	first, n := max(*seed, 1), *seeds
 	switch {
-	case *seed > 0:
-		first, n = *seed, 1
+	case n == 0 && *seed > 0:
+		n = 1
 	case n == 0 && testing.Short():
 		n = 2
 	case n == 0:
