@@ -75,7 +75,7 @@ func (st *state) takeOver(s *session, cleanStart bool) *session {
 		return nil
 	}
 	if s.will != noSlot {
-		st.dropWill(s)
+		st.holdWill(s)
 	}
 	d.expireAt, d.willDue = 0, 0
 	st.setSessionTimer(s)
@@ -118,7 +118,7 @@ func (st *state) disconnect(c *command.Disconnect, r *Result) {
 		r.Stale = true
 		return
 	}
-	end := connectionEnd{base: st.now, sendWill: c.SendWill, sent: st.seq}
+	end := connectionEnd{base: st.now, sendWill: c.SendWill && !c.Abandoned, sent: st.seq, abandoned: c.Abandoned}
 	if c.Sent != 0 {
 		end.sent = c.Sent
 	}

@@ -56,6 +56,7 @@ const (
 	effectOwed
 	effectWork
 	effectLost
+	effectWillHeld
 )
 
 const (

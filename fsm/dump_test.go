@@ -101,8 +101,8 @@ func dumpSession(p func(string, ...any), st *state, s *session) {
 	if d == nil {
 		return
 	}
-	p("  cursor %d done %v in2 %v sent %d dropped %d will due %d expire %d outstanding %d work %d", d.cursor, d.done, d.in2, d.sent,
-		d.dropped, d.willDue, d.expireAt, d.outstanding, d.work.order)
+	p("  cursor %d done %v in2 %v sent %d dropped %d will due %d expire %d held %d at %d outstanding %d work %d", d.cursor, d.done, d.in2, d.sent,
+		d.dropped, d.willDue, d.expireAt, d.heldWill, d.heldDue, d.outstanding, d.work.order)
 	for i := range d.subs {
 		p("  sub %q seen %d spans %v", d.subs[i].filter.name, d.subs[i].seen, d.subs[i].spans)
 	}

@@ -162,7 +162,8 @@ func (w *writer) command() command.Command {
 	case 0, 1, 2:
 		return w.connect()
 	case 3:
-		return &command.Disconnect{Ref: w.ref(), SendWill: w.chance(2), HasExpiry: w.chance(4), ExpirySeconds: w.upTo(4), Sent: uint64(w.upTo(50))}
+		return &command.Disconnect{Ref: w.ref(), SendWill: w.chance(2), HasExpiry: w.chance(4), ExpirySeconds: w.upTo(4), Sent: uint64(w.upTo(50)),
+			Abandoned: w.chance(4)}
 	case 4, 5, 6:
 		return w.subscribe()
 	case 7:

@@ -57,7 +57,12 @@ type durable struct {
 	dropped uint64
 	// willDue and expireAt are stamps, 0 for none. timer is set for the earlier one. Derived: timer.
 	willDue, expireAt uint64
-	timer             timer
+	// heldWill is the slot, plus one, of a will that waited for its delay when the present connection came, and heldDue
+	// when it was due: should the client never have heard of that connection, the will waits on.
+	// Invariant: 0 while there is no connection.
+	heldWill uint32
+	heldDue  uint64
+	timer    timer
 	// outstanding counts the shared messages among private and out2. Derived.
 	outstanding int
 }
@@ -160,6 +165,8 @@ type connectionEnd struct {
 	base     uint64 // the stamp from which will delay and session expiry count
 	sendWill bool
 	sent     uint64 // the highest sequence that may have been sent
+	// abandoned: the client never heard of the connection.
+	abandoned bool
 }
 
 // endConnection takes the connection from a session: the will is sent, dropped or delayed, and the session ends, or
@@ -174,6 +181,7 @@ func (st *state) endConnection(s *session, end connectionEnd) {
 	if s.will != noSlot && !end.sendWill {
 		st.dropWill(s)
 	}
+	st.settleHeldWill(s, end.abandoned)
 	if s.expiry == 0 {
 		st.endSession(s)
 		return
@@ -184,12 +192,12 @@ func (st *state) endConnection(s *session, end connectionEnd) {
 	if st.limits.ReassignOnDisconnect {
 		st.returnShared(s, false)
 	}
-	if s.will != noSlot {
-		if s.willDelay == 0 {
-			st.publishWill(s)
-		} else {
-			d.willDue = after(end.base, s.willDelay)
-		}
+	switch {
+	case s.will == noSlot || d.willDue != 0: // none, or one that waits on
+	case s.willDelay == 0:
+		st.publishWill(s)
+	default:
+		d.willDue = after(end.base, s.willDelay)
 	}
 	if s.expiry != command.ExpiryNever {
 		d.expireAt = after(end.base, s.expiry)
@@ -253,6 +261,31 @@ func (st *state) dropWill(s *session) {
 	if s.d != nil {
 		s.d.willDue = 0
 	}
+}
+
+// holdWill keeps a will that waits for its delay until it is sure that the new connection ends the wait [MQTT-3.1.3-9].
+func (st *state) holdWill(s *session) {
+	d := s.d
+	st.effect(effectWillHeld, s.serial, d.willDue)
+	d.heldWill, d.heldDue = s.will+1, d.willDue
+	s.will, s.willDelay = noSlot, 0
+}
+
+// settleHeldWill gives up the will that was held when a connection ends, or lets it wait on if there was none.
+func (st *state) settleHeldWill(s *session, abandoned bool) {
+	d := s.d
+	if d == nil || d.heldWill == 0 {
+		return
+	}
+	slot := d.heldWill - 1
+	if abandoned {
+		st.effect(effectWillHeld, s.serial, 0)
+		s.will, d.willDue = slot, d.heldDue
+	} else {
+		st.effect(effectWillDrop, s.serial, 0)
+		st.release(slot)
+	}
+	d.heldWill, d.heldDue = 0, 0
 }
 
 // publishWill publishes the will, once.

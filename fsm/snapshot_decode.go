@@ -161,7 +161,7 @@ func (b *builder) durable(c *codec.Cursor, s *rawSession) {
 	d := &durable{timer: timer{kind: timerSession, id: s.slot, tie: s.serial, pos: -1}}
 	s.d = d
 	d.cursor, d.sent, d.dropped, d.willDue, d.expireAt = c.Uvarint(), c.Uvarint(), c.Uvarint(), c.Uvarint(), c.Uvarint()
-	d.work.order = c.Uvarint()
+	d.work.order, d.heldWill, d.heldDue = c.Uvarint(), c.Uint32(), c.Uvarint()
 	for range c.Count(1) {
 		d.done = append(d.done, c.Uvarint())
 	}

@@ -126,7 +126,8 @@ func (st *state) sessionRecord(s *session) record {
 }
 
 func appendDurable(b []byte, d *durable) []byte {
-	b = appendNumbers(b, d.cursor, d.sent, d.dropped, d.willDue, d.expireAt, d.work.order, uint64(len(d.done)))
+	b = appendNumbers(b, d.cursor, d.sent, d.dropped, d.willDue, d.expireAt, d.work.order, uint64(d.heldWill), d.heldDue,
+		uint64(len(d.done)))
 	b = appendNumbers(b, d.done...)
 	b = codec.AppendUvarint(b, len(d.in2))
 	for _, id := range d.in2 {

@@ -242,6 +242,9 @@ func (b *builder) linkHolders() error {
 		if s.d == nil {
 			continue
 		}
+		if s.d.heldWill != 0 {
+			held(s.d.heldWill - 1)
+		}
 		for i := range s.d.private {
 			held(s.d.private[i].slot)
 		}

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 
 	"quorate/fsm/command"
@@ -111,6 +112,47 @@ func TestAReconnectWithinTheDelayTakesTheWillBack(t *testing.T) {
 	f(false, 9, 0)
 	f(false, 10, 1)
 	f(true, 9, 1)
+}
+
+// A CONNECT that was refused, or whose client was gone before the answer, has changed nothing for the will of the
+// connection before it: whoever waits for it gets it, and at its time (P6). Its own will is never sent.
+func TestAWillOutlivesAConnectionThatTheClientNeverHeardOf(t *testing.T) {
+	f := func(what string, end func(r *rig, ref command.Ref), at uint64, want string) {
+		t.Helper()
+		r := up(t, nodeB)
+		ref := r.connect(nodeA, "c", will("w", "first", 10))
+		r.heard("")
+		r.one(&command.Disconnect{Ref: ref, SendWill: true})
+		r.tick(5)
+		late := r.connect(nodeB, "c", will("w", "late", 10))
+		r.tick(1)
+		end(r, late)
+		r.heard("")
+		for range at {
+			r.tick(1)
+		}
+		got := ""
+		for _, line := range r.heard("published") {
+			got += line + "\n"
+		}
+		if strings.Contains(got, "first") != (want == "first") || strings.Contains(got, "late") != (want == "late") {
+			t.Errorf("%s: after %d s: %q, want %q", what, at, got, want)
+		}
+	}
+	abandon := func(r *rig, ref command.Ref) { r.do(nodeB, &command.Disconnect{Ref: ref, Abandoned: true}) }
+	f("abandoned", abandon, 3, "")
+	f("abandoned", abandon, 5, "first")
+	f("abandoned with a will", func(r *rig, ref command.Ref) {
+		r.do(nodeB, &command.Disconnect{Ref: ref, SendWill: true, Abandoned: true})
+	}, 30, "first")
+	f("accepted", func(r *rig, ref command.Ref) { r.do(nodeB, &command.Disconnect{Ref: ref}) }, 30, "")
+	f("accepted and broken", func(r *rig, ref command.Ref) {
+		r.do(nodeB, &command.Disconnect{Ref: ref, SendWill: true})
+	}, 30, "late")
+	f("abandoned twice", func(r *rig, ref command.Ref) {
+		abandon(r, ref)
+		abandon(r, r.connect(nodeB, "c", will("w", "late", 10)))
+	}, 5, "first")
 }
 
 func TestAWillIsRetainedQueuedAndExpiresFromItsPublication(t *testing.T) {

@@ -38,6 +38,7 @@ func samples() []Command {
 		&Connect{ClientID: "c", Version: 4},
 		&Disconnect{Ref: ref, SendWill: true, HasExpiry: true, ExpirySeconds: 60, Sent: 1 << 40},
 		&Disconnect{Ref: ref},
+		&Disconnect{Ref: ref, Abandoned: true},
 		&Publish{Ref: ref, PacketID: 65535, DelaySeconds: 5, Local: true, Message: m},
 		&Publish{Message: Message{Topic: "t"}},
 		&Release{Ref: ref, PacketID: 9},
@@ -142,7 +143,7 @@ func TestValuesOutsideTheirRangesAreErrors(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	f("an unknown flag", byte(KindDisconnect), 4, 0, 0, 0, 0)
+	f("an unknown flag", byte(KindDisconnect), 8, 0, 0, 0, 0)
 	f("a slot of 33 bits", byte(KindDisconnect), 0, 0x80, 0x80, 0x80, 0x80, 0x10, 0, 0, 0)
 	f("a varint that is not the shortest", byte(KindDisconnect), 0, 0x80, 0x00, 0, 0, 0)
 	f("QoS 3", byte(KindPublish), 0, 0, 0, 3, 3, 1, 't', 0)

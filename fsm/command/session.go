@@ -69,6 +69,9 @@ type Disconnect struct {
 	// Sent is the highest sequence that may have been sent to the client, 0 when that is not known. It tells the next
 	// connection which messages to send with DUP 1.
 	Sent uint64
+	// Abandoned says that the client never heard of its connection: it was refused, or gone before the CONNACK. The
+	// connection has no will then, and the one that waited for its delay when it came waits on.
+	Abandoned bool
 }
 
 // Kind implements Command.
@@ -77,15 +80,15 @@ func (*Disconnect) Kind() Kind { return KindDisconnect }
 // Append implements Command.
 func (d *Disconnect) Append(dst []byte) []byte {
 	dst = appendKind(dst, KindDisconnect)
-	dst = append(dst, flags(d.SendWill, d.HasExpiry))
+	dst = append(dst, flags(d.SendWill, d.HasExpiry, d.Abandoned))
 	dst = appendRef(dst, d.Ref)
 	dst = codec.AppendUvarint(dst, d.ExpirySeconds)
 	return codec.AppendUvarint(dst, d.Sent)
 }
 
 func (d *Disconnect) decode(c *codec.Cursor) {
-	f := decodeFlags(c, 2)
-	*d = Disconnect{SendWill: f&1 != 0, HasExpiry: f&2 != 0, Ref: decodeRef(c), ExpirySeconds: c.Uint32(), Sent: c.Uvarint()}
+	f := decodeFlags(c, 3)
+	*d = Disconnect{SendWill: f&1 != 0, HasExpiry: f&2 != 0, Abandoned: f&4 != 0, Ref: decodeRef(c), ExpirySeconds: c.Uint32(), Sent: c.Uvarint()}
 }
 
 // Kick ends a client's connection by an administrator's wish, and its session too when EndSession is set. The will is sent.
