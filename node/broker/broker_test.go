@@ -77,7 +77,7 @@ func pacedRetained(t *testing.T, qos byte) {
 	n.links.each(func(x *link) { l = x })
 	waiting := n.cfg.Client.FillBytes - l.conn.Room()
 	l.mu.Lock()
-	queued := l.out.LocalWaiting()
+	queued := l.sends().LocalWaiting()
 	l.mu.Unlock()
 	if waiting > 2*n.cfg.Client.FillBytes || queued > n.cfg.QueueMessagesMax {
 		t.Fatalf("%d bytes and %d messages wait for a client that does not read", waiting, queued)

@@ -193,14 +193,14 @@ func (l *link) decide(r fsm.Result, err error, window int) {
 	}
 	if l.abandoned {
 		l.mu.Unlock()
-		l.b.enders.end(&command.Disconnect{Ref: r.Ref})
+		l.b.enders.end(&command.Disconnect{Ref: r.Ref, Abandoned: true})
 		return
 	}
 	l.owned, l.ended = true, !holds
 	l.ref, l.serial, l.durable = r.Ref, r.Serial, r.Persistent
 	l.in = session.NewInbound(l.b.cfg.ReceiveMaximum, l.durable)
 	l.window = uint16(window)
-	if l.durable {
+	if l.durable || state.Cursor > 0 {
 		l.out = l.newOutbound(&state)
 	}
 	l.mu.Unlock()

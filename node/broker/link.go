@@ -236,7 +236,7 @@ func (l *link) Closed(end client.End) {
 	}
 	d := command.Disconnect{
 		Ref: l.ref, SendWill: l.accepted && !(l.farewell.noWill && end.Reason == packet.NormalDisconnection),
-		HasExpiry: l.farewell.hasExpiry, ExpirySeconds: l.farewell.expiry,
+		HasExpiry: l.farewell.hasExpiry, ExpirySeconds: l.farewell.expiry, Abandoned: !l.accepted,
 	}
 	if reported {
 		l.b.enders.end(&command.Progress{Items: []command.ProgressItem{{

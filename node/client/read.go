@@ -138,7 +138,7 @@ func (c *Conn) run() (end End) {
 }
 
 func (c *Conn) serve() error {
-	if err := c.handshakeApart(); err != nil {
+	if err := c.handshake(); err != nil {
 		return err
 	}
 	for {
@@ -180,21 +180,6 @@ func (c *Conn) countRead() {
 		c.metrics.BytesIn.Add(c.bytesIn)
 		c.bytesIn = 0
 	}
-}
-
-// handshakeApart runs the handshake on a goroutine of its own, which ends with it: it needs a stack of 8 KiB, and the
-// reader, which waits for as long as the connection lasts, would keep it until a garbage collection. An idle connection
-// had 9.0 KiB with the handshake in the reader.
-func (c *Conn) handshakeApart() error {
-	result := make(chan error, 1)
-	go func() {
-		var err error
-		if bug := c.protect(func() { err = c.handshake() }); bug != nil {
-			err = bug
-		}
-		result <- err
-	}()
-	return <-result
 }
 
 // handshake reads CONNECT and answers it.
