@@ -49,6 +49,10 @@ type peerState struct {
 	applied uint64
 	low     bool // its disk is short
 	down    time.Time
+
+	// incarnation is the newest one that this leader has seen up, seen when it first did.
+	incarnation uint64
+	seen        time.Time
 }
 
 // stampClock gives the stamps of one term: the base, and what the monotone clock has counted since.
@@ -372,9 +376,14 @@ func (s *session) watchNodes(established time.Time) {
 		}
 		s.mu.Lock()
 		st := s.peer(nd.ID)
+		if st.incarnation != nd.Incarnation {
+			st.incarnation, st.seen = nd.Incarnation, now // it has come through the log, its ping may be on its way
+		}
 		since := established
-		if st.contact.After(since) {
-			since = st.contact
+		for _, t := range []time.Time{st.contact, st.seen} {
+			if t.After(since) {
+				since = t
+			}
 		}
 		dead := now.Sub(since) >= s.n.cfg.Timings.NodeDown && now.Sub(st.down) >= downAgain
 		if dead {

@@ -244,7 +244,7 @@ func (f *founding) considerLocked() {
 		}
 		return
 	}
-	if n > 1 && now.Sub(f.viewSince) < f.cfg.SettleTime || now.Before(f.pauseUntil) {
+	if (n > 1 || len(f.cfg.Seeds) > 0) && now.Sub(f.viewSince) < f.cfg.SettleTime || now.Before(f.pauseUntil) {
 		return
 	}
 	f.beginLocked(view[:n])

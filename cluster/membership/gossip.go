@@ -108,7 +108,10 @@ func (l *gossipLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// due tells whether a line is to be written: one of a kind in a while. Where it came from makes no kind of its own, or
+// garbage from many ports would flood the log.
 func (l *gossipLog) due(text string) bool {
+	text, _, _ = strings.Cut(text, " from=")
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,8 +13,8 @@ func (b *Broker) Published(m *fsm.Message) {
 		how = wakes
 	}
 	f := &b.applying
-	msg := ofMachine(m)
-	f.begin(&msg)
+	f.msg = ofMachine(m)
+	f.begin(&f.msg)
 	f.deliver(how)
 	f.end()
 }

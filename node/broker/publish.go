@@ -165,10 +165,10 @@ func (l *link) publishQoS0(p *packet.Publish, delay uint32) {
 	}
 	d := l.decision(p.Topic)
 	f := l.fanOut()
-	m := l.message(p)
-	f.begin(&m)
+	f.msg = l.message(p)
+	f.begin(&f.msg)
 	f.deliverTo(d.matched, direct)
-	l.b.forward(&m, &d.route, f, l.after.Load())
+	l.b.forward(f.m, &d.route, f, l.after.Load())
 	if f.sent == 0 && len(d.route.Peers) == 0 && len(d.route.Groups) == 0 {
 		l.b.metrics.Unmatched.Add(1)
 	}

@@ -236,7 +236,7 @@ func TestDirectoryOfAnotherClusterDoesNotMixTheTwo(t *testing.T) {
 	theirID, ourID := stranger.status().Cluster, ours[0].status().Cluster
 	stranger.stop()
 	good := startGood(t, ours[0], ours[1])
-	stranger.args = append([]string{"--timings", "lan"}, clusterArgs(stranger, ours)...)
+	stranger.args = clusterArgs(stranger, ours)
 	up(t, stranger) // a cluster of one is ready by itself, with its own data
 	good.more(100)
 	drain(t, stranger, kept)
@@ -265,7 +265,7 @@ func TestCopiedDirectoryOfALiveNodeIsRefused(t *testing.T) {
 	nodes := newCluster(t, 3)
 	up(t, nodes...)
 	kept := fill(t, nodes[0], 20)
-	twin := newNode(t, "n3", "--timings", "lan")
+	twin := newNode(t, "n3")
 	twin.dir = copyData(t, nodes[2], "twin")
 	twin.args = append(twin.args, clusterArgs(twin, nodes)...)
 	good := startGood(t, nodes[0], nodes[1])

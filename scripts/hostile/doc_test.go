@@ -81,7 +81,7 @@ func long(t *testing.T) {
 }
 
 // patience is how long anything may take that has to happen: many times what it takes on an idle machine.
-const patience = 45 * time.Second
+const patience = 60 * time.Second
 
 // eventually waits until ok, asking again and again; what says what was waited for.
 func eventually(t *testing.T, what string, ok func() bool) {

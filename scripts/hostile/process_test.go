@@ -104,7 +104,7 @@ func newCluster(t *testing.T, count int, args ...string) []*node {
 	t.Helper()
 	nodes := make([]*node, count)
 	for i := range nodes {
-		nodes[i] = newNode(t, "n"+strconv.Itoa(i+1), append([]string{"--expect", strconv.Itoa(count), "--timings", "lan"}, args...)...)
+		nodes[i] = newNode(t, "n"+strconv.Itoa(i+1), append([]string{"--expect", strconv.Itoa(count)}, args...)...)
 	}
 	joinAll(nodes)
 	return nodes

@@ -118,7 +118,7 @@ func TestExpectDoesNotMatterToARunningCluster(t *testing.T) {
 	long(t)
 	nodes := newCluster(t, 3)
 	up(t, nodes...)
-	late := newNode(t, "late", "--expect", "5", "--timings", "lan")
+	late := newNode(t, "late", "--expect", "5")
 	late.args = append(late.args, clusterArgs(late, nodes)...)
 	late.start()
 	want := nodes[0].status().Cluster
@@ -135,7 +135,7 @@ func TestDuplicateNameIsRefusedUntilItChanges(t *testing.T) {
 	nodes := newCluster(t, 3)
 	up(t, nodes...)
 	good := startGood(t, nodes[0], nodes[1])
-	twin := newNode(t, "n2", "--timings", "lan")
+	twin := newNode(t, "n2")
 	twin.args = append(twin.args, clusterArgs(twin, nodes)...)
 	twin.start()
 	line := twin.says(`name \\"n2\\" of server .* in use by live server`)

@@ -79,7 +79,19 @@ func (b *Book) Admit(id command.NodeID, name, addr string, incarnation, durable 
 	if !fresh {
 		return nil
 	}
-	return b.Flush()
+	if err := b.Flush(); err != nil {
+		// Not durable, so not admitted: the next hello must not find it noted and pass.
+		b.mu.Lock()
+		if b.peers[id] == next {
+			delete(b.peers, id)
+			if known {
+				b.peers[id] = r
+			}
+		}
+		b.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 // Note takes what a peer reports while it runs: its incarnation and what it has durable and knows to be committed. It
