@@ -7,11 +7,10 @@ import (
 
 // lazySource gives its chunks one at a time. Before each it finds nothing once, as a socket that has been drained.
 type lazySource struct {
-	t       *testing.T
-	chunks  [][]byte
-	waited  bool
-	lazy    int // reads through ReadLazily
-	reading *Reader
+	t      *testing.T
+	chunks [][]byte
+	waited bool
+	lazy   int // reads through ReadLazily
 }
 
 func (s *lazySource) Read(p []byte) (int, error) {
