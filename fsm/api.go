@@ -65,6 +65,9 @@ type Result struct {
 	Stale bool
 	// Duplicate: the QoS 2 packet identifier was already held; the message was not published again.
 	Duplicate bool
+	// Newer: the session is owned by a connection that the node had not heard of when it proposed the Connect. Nothing
+	// was done: the node asks again if its client still waits.
+	Newer bool
 	// Ref, Serial, Present and Persistent answer a Connect.
 	Ref        command.Ref
 	Serial     uint64

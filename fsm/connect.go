@@ -26,6 +26,10 @@ func (st *state) connect(c *command.Connect, l *life, r *Result) {
 		r.Code = packet.NotAuthorized
 		return
 	}
+	if s != nil && s.alive() && c.Before != 0 && s.epoch >= c.Before {
+		r.Code, r.Newer = packet.ServerBusy, true
+		return
+	}
 	if c.Will != nil && !st.room(len(c.Will.Body())) || s == nil && uint64(st.sessions.used) >= st.limits.MaxSessions {
 		st.refused++
 		r.Code = packet.QuotaExceeded

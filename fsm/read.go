@@ -137,6 +137,13 @@ func (m *Machine) Owner(clientID string) (ref command.Ref, node command.NodeID, 
 	return s.ref(), m.st.nodeOf(s), s.alive()
 }
 
+// NextEpoch is the epoch that the next connection gets, for command.Connect.Before.
+func (m *Machine) NextEpoch() uint64 {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.st.epoch + 1
+}
+
 // Sessions visits up to max sessions from slot from on, until visit returns false. next is where to go on, 0 at the end.
 // visit is called with the machine unlocked; the value is its own.
 func (m *Machine) Sessions(from uint32, max int, visit func(s *SessionInfo) bool) (next uint32) {

@@ -190,6 +190,9 @@ func (w *writer) connect() command.Command {
 		ClientID: "c" + itoa(int(w.upTo(5))), Identity: "u", Version: 5, CleanStart: w.chance(4), ExpirySeconds: w.upTo(5),
 		ReceiveMaximum: uint16(w.upTo(4)),
 	}
+	if w.chance(4) {
+		c.Before = uint64(w.upTo(60))
+	}
 	if w.chance(2) {
 		c.ExpirySeconds = command.ExpiryNever
 	}

@@ -7,6 +7,25 @@ import (
 	"quorate/protocol/packet"
 )
 
+// A Connect that comes late, because its node waited for a leader, takes nothing from a connection made meanwhile.
+func TestAConnectionThatTheProposerDidNotKnowKeepsTheSession(t *testing.T) {
+	r := up(t, nodeB)
+	r.connect(nodeB, "c")
+	before := r.m.NextEpoch()
+	second := r.connect(nodeB, "c")
+	late := r.one(&command.Connect{ClientID: "c", Identity: "u", Version: 5, Before: before})
+	if !late.Newer || !late.Code.Failed() {
+		t.Errorf("late connect: %+v", late)
+	}
+	if ref, node, connected := r.m.Owner("c"); ref != second || node != nodeB || !connected {
+		t.Errorf("owner is %v on %s, want %v", ref, node, second)
+	}
+	again := r.one(&command.Connect{ClientID: "c", Identity: "u", Version: 5, Before: r.m.NextEpoch()})
+	if again.Newer || again.Ref == second {
+		t.Errorf("connect that knows: %+v", again)
+	}
+}
+
 func TestSessionPresentIsDecidedByTheLog(t *testing.T) {
 	// P7, [MQTT-3.1.2-4..6], [MQTT-3.2.2-2]
 	r := up(t)

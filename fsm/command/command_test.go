@@ -34,7 +34,7 @@ func samples() []Command {
 		&NodeDown{ID: "00000000000000aa", Incarnation: 7},
 		&Configure{Limits: limits},
 		&Configure{},
-		&Connect{ClientID: "c", Identity: "u", Version: 5, CleanStart: true, ExpirySeconds: ExpiryNever, ReceiveMaximum: 65535, Will: &Will{Message: m, DelaySeconds: 30}},
+		&Connect{ClientID: "c", Identity: "u", Version: 5, CleanStart: true, ExpirySeconds: ExpiryNever, ReceiveMaximum: 65535, Will: &Will{Message: m, DelaySeconds: 30}, Before: 1 << 33},
 		&Connect{ClientID: "c", Version: 4},
 		&Disconnect{Ref: ref, SendWill: true, HasExpiry: true, ExpirySeconds: 60, Sent: 1 << 40},
 		&Disconnect{Ref: ref},

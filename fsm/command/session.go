@@ -26,6 +26,9 @@ type Connect struct {
 	ReceiveMaximum uint16
 	// Will is nil without one.
 	Will *Will
+	// Before is the first epoch that the node had not applied when it proposed this; 0 is no condition. A connection that
+	// has that epoch or a later one keeps the session: the client asked for it later, as far as anybody can know.
+	Before uint64
 }
 
 // Kind implements Command.
@@ -39,6 +42,7 @@ func (n *Connect) Append(dst []byte) []byte {
 	dst = codec.AppendString(dst, n.Identity)
 	dst = codec.AppendUvarint(dst, n.ExpirySeconds)
 	dst = codec.AppendUvarint(dst, n.ReceiveMaximum)
+	dst = codec.AppendUvarint(dst, n.Before)
 	if n.Will != nil {
 		dst = codec.AppendUvarint(dst, n.Will.DelaySeconds)
 		dst = n.Will.append(dst)
@@ -50,7 +54,7 @@ func (n *Connect) decode(c *codec.Cursor) {
 	f := decodeFlags(c, 2)
 	*n = Connect{
 		CleanStart: f&1 != 0, Version: c.Byte(), ClientID: c.String(), Identity: c.String(),
-		ExpirySeconds: c.Uint32(), ReceiveMaximum: c.Uint16(),
+		ExpirySeconds: c.Uint32(), ReceiveMaximum: c.Uint16(), Before: c.Uvarint(),
 	}
 	if f&2 != 0 {
 		n.Will = &Will{DelaySeconds: c.Uint32()}

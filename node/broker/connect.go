@@ -130,7 +130,7 @@ func (l *link) own(p *packet.Connect) packet.ReasonCode {
 			Forwarded: w.Forwarded, Payload: w.Payload,
 		}}
 	}
-	if err := l.b.log.Propose(c, func(r fsm.Result, err error) { l.decide(r, err, window) }); err != nil {
+	if l.proposeConnect(c, window) != nil {
 		return packet.ServerBusy
 	}
 	if code := l.await(); code.Failed() {
@@ -148,6 +148,25 @@ func (l *link) windowOf(p *packet.Connect) int {
 		return min(rm, l.b.cfg.InflightMax)
 	}
 	return l.b.cfg.InflightMax
+}
+
+// proposeConnect proposes the Connect, and again while another connection is faster: each time with what this node knows
+// by then. One that the client does not wait for any more takes nothing from a connection it made since.
+func (l *link) proposeConnect(c *command.Connect, window int) error {
+	c.Before = l.b.machine.NextEpoch()
+	return l.b.log.Propose(c, func(r fsm.Result, err error) {
+		if err == nil && r.Newer && l.waits() && l.proposeConnect(c, window) == nil {
+			return
+		}
+		l.decide(r, err, window)
+	})
+}
+
+// waits returns whether the client still waits for the decision on its CONNECT.
+func (l *link) waits() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.abandoned
 }
 
 // await waits for the decision of the log.
